@@ -1,0 +1,1 @@
+"""medgen: from a folder of medical images to a generator and a report, on the command line."""

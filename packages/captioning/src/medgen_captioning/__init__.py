@@ -1,0 +1,1 @@
+"""Captions of medical images: class captions, and captions measured from the pixels."""

@@ -1,0 +1,1 @@
+"""What synthetic images are worth: a classifier trained on them alone, tested on real ones."""

@@ -1,0 +1,1 @@
+"""Medical image data sets: records, image folders, importers, splits, decoding, phantoms."""

@@ -1,0 +1,1 @@
+"""Scores of generated images: Frechet distance, KID, precision and recall, each with an interval."""

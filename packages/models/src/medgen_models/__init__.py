@@ -1,0 +1,1 @@
+"""Text-to-image generators for medical images behind one protocol; MSDM; sampling."""

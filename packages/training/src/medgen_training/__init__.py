@@ -1,0 +1,1 @@
+"""Trainers of medical text-to-image generators: caches, losses, checkpoints, resumable loops."""
