@@ -1,0 +1,132 @@
+"""MSDM behind the protocol that trainers and samplers know."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from medgen_models.diffusion import Diffusion
+from medgen_models.msdm.pipeline import MsdmPipeline
+from medgen_models.msdm.presets import PRESETS, MsdmPreset, MsdmPresetName
+from medgen_models.msdm.unet import MsdmUNet
+from medgen_models.msdm.vae import MsdmAutoencoder
+from medgen_models.protocol import Conditioning, LatentMoments
+from medgen_models.text_encoder import PromptEncoder, load_prompt_encoder
+
+
+class MsdmModel:
+    """An MSDM: autoencoder, denoiser, frozen text encoder."""
+
+    def __init__(
+        self, vae: MsdmAutoencoder, unet: MsdmUNet, prompt_encoder: PromptEncoder, diffusion: Diffusion
+    ) -> None:
+        self.vae = vae
+        self.denoiser = unet
+        self.prompt_encoder = prompt_encoder
+        self.diffusion = diffusion
+        size = unet.config.sample_size
+        self.latent_shape = (unet.config.latent_channels, size, size)
+        self.image_size = size * vae.downsampling
+        self.self_conditioning: bool = unet.config.self_conditioning
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser's weights lie."""
+        return self.denoiser.device
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode B prompts to states [B, L, T]."""
+        return self.prompt_encoder.encode(prompts).to(self.device)
+
+    def encode_images(self, pixel_values: Tensor) -> LatentMoments:
+        """Encode images [B, 3, H, W] in [-1, 1] to normalised moments."""
+        return self.vae.encode(pixel_values)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Decode normalised latents [B, C, H, W] to images [B, 3, H, W], not clamped."""
+        return self.vae.decode(latents)
+
+    def denoise(
+        self,
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        previous_estimate: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the target of `diffusion`, [B, C, H, W]."""
+        return self.denoiser(
+            noisy_latents, timesteps, conditioning.prompt_embeds, conditioning.prompt_mask, previous_estimate
+        )
+
+    def to_pipeline(self) -> MsdmPipeline:
+        """Return the same weights as a diffusers pipeline."""
+        return MsdmPipeline(
+            vae=self.vae,
+            unet=self.denoiser,
+            text_encoder=self.prompt_encoder.text_model,
+            tokenizer=self.prompt_encoder.tokenizer,
+            scheduler=diffusion_to_scheduler(self.diffusion),
+        )
+
+
+def new_msdm(
+    preset: MsdmPresetName | MsdmPreset, prompt_encoder: PromptEncoder, *, seed: int, self_conditioning: bool | None = None
+) -> MsdmModel:
+    """Build an untrained MSDM whose weights are a function of the seed alone."""
+    shape = PRESETS[preset] if isinstance(preset, str) else preset
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        vae = shape.build_autoencoder()
+        unet = shape.build_unet(prompt_encoder.width)
+    return MsdmModel(vae.eval(), unet.eval(), prompt_encoder, shape.diffusion)
+
+
+def load_msdm(model_dir: Path) -> MsdmModel:
+    """Load an MSDM from its pipeline folder."""
+    pipeline = MsdmPipeline.from_pretrained(model_dir, use_safetensors=True)
+    return MsdmModel(
+        pipeline.vae.eval(),
+        pipeline.unet.eval(),
+        PromptEncoder(pipeline.text_encoder, pipeline.tokenizer, pipeline.tokenizer.model_max_length),
+        scheduler_to_diffusion(pipeline.scheduler),
+    )
+
+
+def untrained_msdm(preset: MsdmPresetName, text_encoder: str, *, seed: int) -> MsdmModel:
+    """Build an untrained MSDM with a text encoder by name or folder."""
+    encoder = load_prompt_encoder(text_encoder, max_tokens=PRESETS[preset].max_tokens)
+    return new_msdm(preset, encoder, seed=seed)
+
+
+_TO_DIFFUSERS = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample"}
+_BETAS_TO_DIFFUSERS = {"linear": "linear", "scaled-linear": "scaled_linear"}
+
+
+def diffusion_to_scheduler(diffusion: Diffusion) -> DDIMScheduler:
+    """Write a diffusion process as the diffusers scheduler of the same schedule."""
+    return DDIMScheduler(
+        num_train_timesteps=diffusion.num_timesteps,
+        beta_start=diffusion.beta_start,
+        beta_end=diffusion.beta_end,
+        beta_schedule=_BETAS_TO_DIFFUSERS[diffusion.beta_schedule],
+        prediction_type=_TO_DIFFUSERS[diffusion.prediction_type],
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )
+
+
+def scheduler_to_diffusion(scheduler: DDIMScheduler) -> Diffusion:
+    """Read the diffusion process back from a scheduler's config."""
+    config = scheduler.config
+    prediction_types = {theirs: ours for ours, theirs in _TO_DIFFUSERS.items()}
+    beta_schedules = {theirs: ours for ours, theirs in _BETAS_TO_DIFFUSERS.items()}
+    return Diffusion(
+        prediction_type=prediction_types[config.prediction_type],  # type: ignore[arg-type]
+        beta_schedule=beta_schedules[config.beta_schedule],  # type: ignore[arg-type]
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        num_timesteps=config.num_train_timesteps,
+    )

@@ -1,0 +1,112 @@
+"""Samplers as plain numbers.
+
+Every solver here is a list of steps, and every step is one linear form of tensors with float coefficients:
+
+    z_next = c_latents z + c_estimate x0 + c_previous x0_previous + c_noise n
+
+where x0 is the estimate of the clean latents at this step, x0_previous that of the step before, and n fresh
+noise. The loop that applies them knows nothing of schedules, and its derivative is written by hand as easily.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from medgen_models.diffusion import Diffusion
+
+SolverName = Literal["dpm-solver++", "ddim"]
+
+
+@dataclass(frozen=True)
+class SolverStep:
+    """One step from the noise level of `timestep` to the next lower one."""
+
+    timestep: int
+    c_latents: float
+    c_estimate: float
+    c_previous: float = 0.0
+    c_noise: float = 0.0
+
+
+def dpm_solver_steps(diffusion: Diffusion, num_inference_steps: int) -> list[SolverStep]:
+    """Return the steps of DPM-Solver++(2M) with a first-order last step to zero noise.
+
+    z_t = (s_t / s_s) z_s - a_t (exp(-h) - 1) D,  h = l_t - l_s,  l = log(a / s)
+    D = (1 + 1 / 2r) x0 - (1 / 2r) x0_previous,   r = h_previous / h   (Lu et al. 2022, algorithm 2)
+
+    Timesteps lie on `linspace(0, T - 1, n + 1)`, without its lowest point.
+    """
+    _check_steps(diffusion, num_inference_steps)
+    grid = torch.linspace(0, diffusion.num_timesteps - 1, num_inference_steps + 1, dtype=torch.float64)
+    timesteps = [int(t) for t in grid.round().flip(0)[:-1]]
+    alphas = [math.sqrt(float(diffusion.alphas_cumprod[t])) for t in timesteps]
+    sigmas = [math.sqrt(1 - alpha**2) for alpha in alphas]
+    half_log_snr = [math.log(alpha / sigma) for alpha, sigma in zip(alphas, sigmas, strict=True)]
+
+    steps = []
+    for i in range(num_inference_steps - 1):
+        h = half_log_snr[i + 1] - half_log_snr[i]
+        weight = -alphas[i + 1] * math.expm1(-h)
+        half_ratio = 0.0 if i == 0 else h / (half_log_snr[i] - half_log_snr[i - 1]) / 2
+        steps.append(
+            SolverStep(
+                timestep=timesteps[i],
+                c_latents=sigmas[i + 1] / sigmas[i],
+                c_estimate=weight * (1 + half_ratio),
+                c_previous=-weight * half_ratio,
+            )
+        )
+    steps.append(SolverStep(timesteps[-1], c_latents=0.0, c_estimate=1.0))
+    return steps
+
+
+def ddim_steps(diffusion: Diffusion, num_inference_steps: int, eta: float = 0.0) -> list[SolverStep]:
+    """Return the steps of DDIM; eta = 0 is deterministic, eta = 1 has the variance of DDPM.
+
+    z_p = sqrt(a_p) x0 + sqrt(1 - a_p - s^2) e + s n          (Song et al. 2021, eq. 12)
+    s = eta sqrt((1 - a_p) / (1 - a_t)) sqrt(1 - a_t / a_p)    (eq. 16)
+
+    Timesteps lie on `linspace(0, T - 1, n)`; the last step returns the estimate, without noise (MSDM).
+    """
+    _check_steps(diffusion, num_inference_steps)
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    grid = torch.linspace(diffusion.num_timesteps - 1, 0, num_inference_steps, dtype=torch.float64)
+    timesteps = [int(t) for t in grid]
+    alphas = [float(diffusion.alphas_cumprod[t]) for t in timesteps]
+    steps = []
+    for timestep, alpha, alpha_next in zip(timesteps, alphas, alphas[1:], strict=False):
+        sigma = eta * math.sqrt((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next))
+        direction = math.sqrt(max(1 - alpha_next - sigma**2, 0.0)) / math.sqrt(1 - alpha)
+        steps.append(
+            SolverStep(
+                timestep=timestep,
+                c_latents=direction,
+                c_estimate=math.sqrt(alpha_next) - direction * math.sqrt(alpha),
+                c_noise=sigma,
+            )
+        )
+    steps.append(SolverStep(timesteps[-1], c_latents=0.0, c_estimate=1.0))
+    return steps
+
+
+def solver_steps(
+    solver: SolverName, diffusion: Diffusion, num_inference_steps: int, eta: float = 0.0
+) -> list[SolverStep]:
+    """Return the steps of a solver by name."""
+    match solver:
+        case "dpm-solver++":
+            if eta:
+                raise ValueError(f"eta = {eta} has no meaning for dpm-solver++; use ddim, or eta = 0")
+            return dpm_solver_steps(diffusion, num_inference_steps)
+        case "ddim":
+            return ddim_steps(diffusion, num_inference_steps, eta)
+
+
+def _check_steps(diffusion: Diffusion, num_inference_steps: int) -> None:
+    if not 1 <= num_inference_steps <= diffusion.num_timesteps:
+        raise ValueError(
+            f"num_inference_steps must lie in [1, {diffusion.num_timesteps}], got {num_inference_steps}"
+        )

