@@ -8,7 +8,7 @@ from medgen_models.msdm import PRESETS, MsdmAutoencoder, MsdmPipeline, MsdmPrese
 from medgen_models.protocol import Conditioning, LatentMoments, TextToImageModel
 from medgen_models.sampling import SamplingConfig, SamplingJob, sample_images
 from medgen_models.solver import SolverStep, ddim_steps, dpm_solver_steps
-from medgen_models.text_encoder import PromptEncoder, load_prompt_encoder
+from medgen_models.text_encoder import PromptEncoder, load_prompt_encoder, prompt_encoder_size
 
 __all__ = [
     "PRESETS",
@@ -32,6 +32,7 @@ __all__ = [
     "load_prompt_encoder",
     "model_sha256",
     "new_msdm",
+    "prompt_encoder_size",
     "sample_images",
     "save_model",
     "untrained_model",

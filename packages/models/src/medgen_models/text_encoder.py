@@ -6,6 +6,7 @@ Shapes: B batch, L tokens (always `max_tokens`), T width.
 import hashlib
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,17 @@ class PromptEncoder:
     @property
     def width(self) -> int:
         """Width of the states, T."""
-        config = self.text_model.config
+        config: Any = self.text_model.config
         return int(getattr(config, "hidden_size", None) or config.d_model)
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return token ids [B, L] and the mask [B, L] that is True on real tokens; longer prompts are cut."""
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
         )
         return tokens.input_ids, tokens.attention_mask.bool()
 
@@ -91,18 +96,53 @@ def load_prompt_encoder(name_or_dir: str, *, max_tokens: int) -> PromptEncoder:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MissingModelError(_missing_message(name_or_dir)) from error
-    text_model_class = TEXT_MODELS.get(config.model_type)
-    if text_model_class is None:
-        raise ValueError(
-            f"text encoder {name_or_dir!r} is of type {config.model_type!r}; expected one of "
-            f"{', '.join(sorted(TEXT_MODELS))}"
-        )
+    text_model_class = _text_model_class(name_or_dir, config.model_type)
     try:
         text_model = text_model_class.from_pretrained(source, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except OSError as error:
         raise MissingModelError(_missing_message(name_or_dir)) from error
     return PromptEncoder(text_model, tokenizer, max_tokens)
+
+
+@dataclass(frozen=True)
+class PromptEncoderSize:
+    """What a text encoder weighs."""
+
+    width: int
+    num_parameters: int
+
+
+# So that a dry run can count them where they were never downloaded.
+KNOWN_SIZES = {"openai/clip-vit-large-patch14": PromptEncoderSize(768, 123_060_480)}
+
+
+def prompt_encoder_size(name_or_dir: str) -> PromptEncoderSize:
+    """Return the size of a text encoder from its config alone, without network.
+
+    Raises:
+        MissingModelError: If the name is not known and no config lies on this machine.
+    """
+    if name_or_dir in KNOWN_SIZES:
+        return KNOWN_SIZES[name_or_dir]
+    source = str(_embedded_minilm()) if name_or_dir == MINILM else name_or_dir
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise MissingModelError(_missing_message(name_or_dir)) from error
+    text_config = getattr(config, "text_config", None) or config
+    with torch.device("meta"):
+        text_model = _text_model_class(name_or_dir, config.model_type)(text_config)
+    width = getattr(text_config, "hidden_size", None) or text_config.d_model
+    return PromptEncoderSize(int(width), sum(p.numel() for p in text_model.parameters()))
+
+
+def _text_model_class(name: str, model_type: str) -> Any:
+    if model_type not in TEXT_MODELS:
+        raise ValueError(
+            f"text encoder {name!r} is of type {model_type!r}; expected one of {', '.join(sorted(TEXT_MODELS))}"
+        )
+    return TEXT_MODELS[model_type]
 
 
 def _missing_message(name: str) -> str:

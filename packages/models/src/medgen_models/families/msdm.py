@@ -71,13 +71,11 @@ class MsdmModel:
         )
 
 
-def new_msdm(
-    preset: MsdmPresetName | MsdmPreset, prompt_encoder: PromptEncoder, *, seed: int, self_conditioning: bool | None = None
-) -> MsdmModel:
+def new_msdm(preset: MsdmPresetName | MsdmPreset, prompt_encoder: PromptEncoder, *, seed: int) -> MsdmModel:
     """Build an untrained MSDM whose weights are a function of the seed alone."""
     shape = PRESETS[preset] if isinstance(preset, str) else preset
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.manual_seed(seed)  # initialisers know only the global generator: put back right after
         vae = shape.build_autoencoder()
         unet = shape.build_unet(prompt_encoder.width)
     return MsdmModel(vae.eval(), unet.eval(), prompt_encoder, shape.diffusion)

@@ -105,7 +105,14 @@ class TextBlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, context_dim: int, embed_dim: int, num_heads: int, num_groups: int, dropout: float
+        self,
+        channels: int,
+        *,
+        context_dim: int,
+        embed_dim: int,
+        num_heads: int,
+        num_groups: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.attention_norm = AdaptiveGroupNorm(channels, embed_dim, num_groups)

@@ -15,7 +15,12 @@ class MsdmPipeline(DiffusionPipeline):
     """Text-to-image pipeline of MSDM."""
 
     def __init__(
-        self, vae: MsdmAutoencoder, unet: MsdmUNet, text_encoder: Any, tokenizer: Any, scheduler: DDIMScheduler
+        self,
+        vae: MsdmAutoencoder,
+        unet: MsdmUNet,
+        text_encoder: Any,
+        tokenizer: Any,
+        scheduler: DDIMScheduler,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -49,4 +54,6 @@ class MsdmPipeline(DiffusionPipeline):
         model = MsdmModel(self.vae, self.unet, encoder, scheduler_to_diffusion(self.scheduler))
         config = SamplingConfig(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
         jobs = [SamplingJob(text, seed) for text, seed in zip(prompts, seeds, strict=True)]
-        return ImagePipelineOutput(images=[Image.fromarray(image) for image in sample_images(model, jobs, config)])
+        return ImagePipelineOutput(
+            images=[Image.fromarray(image) for image in sample_images(model, jobs, config)]
+        )

@@ -4,6 +4,8 @@ Shapes: B batch, Z latent channels, H x W latent size, L prompt tokens, T width 
 E width of the embedding.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -88,7 +90,7 @@ class MsdmUNet(ModelMixin, ConfigMixin):
     def __init__(
         self,
         latent_channels: int = 8,
-        sample_size: int = 32,
+        sample_size: int = 32,  # noqa: ARG002 - kept in config
         channels: tuple[int, ...] = (256, 512, 1024),
         blocks_per_level: int = 2,
         embed_dim: int = 1024,
@@ -176,7 +178,7 @@ class MsdmUNet(ModelMixin, ConfigMixin):
         features = self.conv_in(self._with_estimate(noisy_latents, previous_estimate))
         skips = [features]
         for level, stages in enumerate(self.down):
-            for stage in stages:
+            for stage in cast(nn.ModuleList, stages):
                 features = stage(features, embedding, context, attention_bias)
                 skips.append(features)
             if level < len(self.downsamplers):
@@ -185,7 +187,7 @@ class MsdmUNet(ModelMixin, ConfigMixin):
         features = self.middle(features, embedding, context, attention_bias)
         features = self.middle_out(features, embedding)
         for level, stages in enumerate(self.up):
-            for stage in stages:
+            for stage in cast(nn.ModuleList, stages):
                 features = torch.cat([features, skips.pop()], dim=1)
                 features = stage(features, embedding, context, attention_bias)
             if level < len(self.upsamplers):

@@ -3,6 +3,7 @@
 Shapes: B batch, Z latent channels, H x W image size, f = 2 ** (number of stages) downsampling.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -42,8 +43,8 @@ class MsdmAutoencoder(ModelMixin, ConfigMixin):
         channels: tuple[int, ...] = (64, 128, 256, 512),
         latent_channels: int = 8,
         num_groups: int = 8,
-        latents_mean: tuple[float, ...] | None = None,
-        latents_std: tuple[float, ...] | None = None,
+        latents_mean: tuple[float, ...] | None = None,  # noqa: ARG002 - kept in config
+        latents_std: tuple[float, ...] | None = None,  # noqa: ARG002 - kept in config
     ) -> None:
         super().__init__()
         self.stem = ResidualBlock(3, channels[0], num_groups=num_groups)
@@ -52,7 +53,7 @@ class MsdmAutoencoder(ModelMixin, ConfigMixin):
                 nn.Conv2d(narrow, wide, 3, stride=2, padding=1),
                 ResidualBlock(wide, wide, num_groups=num_groups),
             )
-            for narrow, wide in zip(channels, channels[1:], strict=False)
+            for narrow, wide in pairwise(channels)
         )
         self.moments = nn.Sequential(
             nn.Conv2d(channels[-1], 2 * latent_channels, 3, padding=1),
@@ -66,7 +67,7 @@ class MsdmAutoencoder(ModelMixin, ConfigMixin):
                 nn.Conv2d(wide, narrow, 3, padding=1),
                 ResidualBlock(narrow, narrow, num_groups=num_groups),
             )
-            for wide, narrow in zip(reverse, reverse[1:], strict=False)
+            for wide, narrow in pairwise(reverse)
         )
         self.to_pixels = zero_init(nn.Conv2d(channels[0], 3, 1))
         self.to_half_size = zero_init(nn.Conv2d(channels[1], 3, 1))

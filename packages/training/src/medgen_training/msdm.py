@@ -1,0 +1,297 @@
+"""Train an MSDM from images and texts: autoencoder, cache, denoiser, model folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from medgen_data import ImageDataset
+from medgen_data.atomic import write_json_atomic
+from medgen_models import (
+    PRESETS,
+    MsdmModel,
+    MsdmPreset,
+    load_prompt_encoder,
+    new_msdm,
+    prompt_encoder_size,
+    save_model,
+)
+from medgen_models.msdm.presets import MsdmPresetName
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from medgen_training.autoencoder.config import AutoencoderConfig
+from medgen_training.autoencoder.trainer import train_autoencoder
+from medgen_training.batches import BatchSource, CachedBatches, LiveBatches
+from medgen_training.cache import (
+    LatentVariants,
+    PromptTable,
+    build_prompt_table,
+    content_sha256,
+    latent_moments,
+    load_pixels,
+    prompt_embeddings,
+    to_pixel_values,
+    weights_sha256,
+)
+from medgen_training.checkpoints import CheckpointError, check_identity
+from medgen_training.contact_sheet import write_contact_sheet
+from medgen_training.denoiser.config import DenoiserConfig
+from medgen_training.denoiser.trainer import ValidationBatch, train_denoiser
+from medgen_training.interruption import StopRequest
+from medgen_training.order import batch_rows, stream_generator
+from medgen_training.train_log import OnEvent, TrainEvent
+
+
+class MsdmTrainConfig(BaseModel):
+    """Everything that decides what an MSDM becomes, apart from the data and the seed.
+
+    `text_encoder` is `minilm` (embedded), a local folder or a hub name such as
+    `openai/clip-vit-large-patch14`. `self_conditioning: null` keeps the preset's choice.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: Literal["msdm"] = "msdm"
+    preset: MsdmPresetName = "msdm-tiny"
+    text_encoder: str = "minilm"
+    self_conditioning: bool | None = None
+    mixed_precision: Literal["no", "bf16"] = "no"
+    autoencoder: AutoencoderConfig = Field(default_factory=AutoencoderConfig)
+    denoiser: DenoiserConfig = Field(default_factory=DenoiserConfig)
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What a training will cost, before it starts."""
+
+    num_trainable_parameters: int
+    num_frozen_parameters: int
+    num_steps: int
+    cache_bytes: int
+    model_bytes: int
+
+
+def train(
+    config: MsdmTrainConfig,
+    dataset: ImageDataset,
+    texts: Mapping[str, Sequence[str]],
+    train_dir: Path,
+    *,
+    seed: int,
+    device: str = "cpu",
+    resume: bool = False,
+    validation_set: ImageDataset | None = None,
+    on_event: OnEvent | None = None,
+    should_stop: StopRequest | None = None,
+) -> Path:
+    """Train an MSDM and return its model folder, `train_dir / "model"`.
+
+    Killed at any moment, the same call with `resume` gives the same weights, bit for bit on one CPU.
+
+    Args:
+        config: The recipe's `train` section.
+        dataset: Images to train on.
+        texts: All texts of each record, by record id; one of them is drawn at every step.
+        train_dir: Folder of this training alone.
+        seed: Seed of weights, order, noise and dropout.
+        device: `cpu` or `cuda`.
+        resume: Go on with what `train_dir` holds.
+        validation_set: Held-out images, for `selection: validation-loss`.
+        on_event: Called about every `log_every` steps.
+        should_stop: Asked after every step; True writes a checkpoint and raises `TrainingInterrupted`.
+
+    Raises:
+        CheckpointError: If `train_dir` holds another training, or any training without `resume`.
+        MissingModelError: If the text encoder is not to be had.
+    """
+    model_dir = train_dir / "model"
+    shape = _shape(config)
+    images = load_pixels(dataset, shape.image_size)
+    prompts = build_prompt_table(dataset, texts)
+    identity = {
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+        "images": content_sha256(images),
+        "prompts": content_sha256(_text_bytes(prompts)),
+    }
+    _claim(train_dir, identity, resume=resume)
+    if model_dir.is_dir():
+        return model_dir
+
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=device == "cpu")
+    encoder = load_prompt_encoder(config.text_encoder, max_tokens=shape.max_tokens)
+    model = new_msdm(shape, encoder, seed=seed)
+    for module in (model.vae, model.denoiser, encoder.text_model):
+        module.to(accelerator.device)
+    train_autoencoder(
+        model.vae,
+        images,
+        config.autoencoder,
+        train_dir,
+        identity=identity,
+        seed=seed,
+        accelerator=accelerator,
+        on_event=on_event,
+        should_stop=should_stop,
+    )
+    fit_latent_statistics(model, images)
+    source = build_source(
+        model, images, prompts, config.denoiser, train_dir / "cache", seed=seed, on_event=on_event
+    )
+    _write_first_batch(model, source, prompts, config.denoiser, train_dir / "contact_sheet.png", seed=seed)
+    validation = None
+    if config.denoiser.selection == "validation-loss":
+        validation = _validation_batch(model, validation_set, texts, seed=seed)
+    train_denoiser(
+        model,
+        source,
+        prompts,
+        config.denoiser,
+        train_dir,
+        identity=identity,
+        seed=seed,
+        accelerator=accelerator,
+        validation=validation,
+        on_event=on_event,
+        should_stop=should_stop,
+    )
+    if accelerator.is_main_process:
+        save_model(model, model_dir)
+    accelerator.wait_for_everyone()
+    return model_dir
+
+
+def plan_training(config: MsdmTrainConfig, num_images: int) -> TrainPlan:
+    """Count parameters, steps and bytes on the meta device; no weights are made or read.
+
+    Raises:
+        MissingModelError: If the text encoder is unknown and its config is not on this machine.
+    """
+    shape = _shape(config)
+    encoder = prompt_encoder_size(config.text_encoder)
+    with torch.device("meta"):
+        vae = shape.build_autoencoder()
+        unet = shape.build_unet(encoder.width)
+    trainable = vae.num_parameters() + unet.num_parameters()
+    moments_bytes = 2 * 4 * shape.latent_channels * shape.latent_size**2
+    return TrainPlan(
+        num_trainable_parameters=trainable,
+        num_frozen_parameters=encoder.num_parameters,
+        num_steps=config.autoencoder.num_steps + config.denoiser.num_steps,
+        cache_bytes=moments_bytes * num_images * config.denoiser.num_variants if config.denoiser.cache else 0,
+        model_bytes=4 * (trainable + encoder.num_parameters),
+    )
+
+
+@torch.no_grad()
+def fit_latent_statistics(model: MsdmModel, images: Tensor, batch_size: int = 32) -> None:
+    """Store the channel mean and standard deviation of the latents of images [N, 3, S, S] in the autoencoder."""
+    if model.vae.config.latents_mean is not None:
+        raise ValueError("the autoencoder already has latent statistics; they can be fitted only once")
+    total = torch.zeros(model.latent_shape[0], dtype=torch.float64)
+    total_square = torch.zeros_like(total)
+    for start in range(0, len(images), batch_size):
+        moments = model.encode_images(to_pixel_values(images[start : start + batch_size], model.device))
+        mean, variance = moments.mean.double().cpu(), moments.std.double().square().cpu()
+        total += mean.mean(dim=(2, 3)).sum(dim=0)
+        total_square += (mean.square() + variance).mean(dim=(2, 3)).sum(dim=0)
+    mean = total / len(images)
+    std = (total_square / len(images) - mean.square()).sqrt()
+    model.vae.register_to_config(latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist()))
+
+
+def build_source(
+    model: MsdmModel,
+    images: Tensor,
+    prompts: PromptTable,
+    config: DenoiserConfig,
+    cache_dir: Path,
+    *,
+    seed: int,
+    on_event: OnEvent | None = None,
+) -> BatchSource:
+    """Return where batches come from, filling the cache first where it is wanted."""
+    if not config.cache:
+        return LiveBatches(model, images, prompts.prompts, config.brightness, config.contrast)
+
+    def on_progress(done: int, total: int) -> None:
+        if on_event is not None:
+            on_event(TrainEvent("cache", done, total, 0.0, {}))
+
+    variants = LatentVariants(config.num_variants, config.brightness, config.contrast, seed)
+    vae_sha256 = weights_sha256(model.vae)
+    moments = latent_moments(
+        model, images, variants, cache_dir, vae_sha256=vae_sha256, on_progress=on_progress
+    )
+    encoder_sha256 = weights_sha256(model.prompt_encoder.text_model)
+    conditioning = prompt_embeddings(model, prompts.prompts, cache_dir, text_encoder_sha256=encoder_sha256)
+    return CachedBatches(moments, conditioning, model.device)
+
+
+def _shape(config: MsdmTrainConfig) -> MsdmPreset:
+    preset = PRESETS[config.preset]
+    if config.self_conditioning is None:
+        return preset
+    return replace(preset, self_conditioning=config.self_conditioning)
+
+
+def _claim(train_dir: Path, identity: dict[str, Any], *, resume: bool) -> None:
+    """Write down what this folder trains, or check that it is the same training."""
+    claim_file = train_dir / "training.json"
+    if not claim_file.is_file():
+        write_json_atomic(claim_file, identity)
+        return
+    if not resume:
+        raise CheckpointError(f"{train_dir} already holds a training; add --resume, or choose another folder")
+    check_identity(json.loads(claim_file.read_text(encoding="utf-8")), identity, str(train_dir))
+
+
+def _text_bytes(prompts: PromptTable) -> Tensor:
+    text = repr((prompts.prompts, prompts.rows_of_image)).encode()
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+
+def _write_first_batch(
+    model: MsdmModel,
+    source: BatchSource,
+    prompts: PromptTable,
+    config: DenoiserConfig,
+    sheet_file: Path,
+    *,
+    seed: int,
+) -> None:
+    """Draw the batch of step 0 exactly as the trainer will, and write its contact sheet."""
+    images = batch_rows(0, config.batch_size, len(prompts.rows_of_image), seed=seed)
+    generator = stream_generator(seed, "denoiser", 0, 0)
+    rows = prompts.draw_rows(images, config.context_dropout, generator)
+    latents, _ = source(images, rows, generator)
+    write_contact_sheet(model, latents, [prompts.prompts[row] for row in rows.tolist()], sheet_file)
+
+
+def _validation_batch(
+    model: MsdmModel,
+    validation_set: ImageDataset | None,
+    texts: Mapping[str, Sequence[str]],
+    *,
+    seed: int,
+    most: int = 64,
+) -> ValidationBatch:
+    if validation_set is None or not validation_set.records:
+        raise ValueError(
+            "selection 'validation-loss' needs images with split 'validation'; set data.validation_fraction, "
+            "or use selection 'last'"
+        )
+    images = load_pixels(validation_set, model.image_size)[:most]
+    prompts = build_prompt_table(validation_set, texts)
+    generator = stream_generator(seed, "validation")
+    rows = prompts.draw_rows(torch.arange(len(images)), 0.0, generator)
+    latents, conditioning = LiveBatches(model, images, prompts.prompts)(
+        torch.arange(len(images)), rows, generator
+    )
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    timesteps = torch.linspace(0, model.diffusion.num_timesteps - 1, len(images)).long().to(latents.device)
+    return ValidationBatch(latents, noise, timesteps, conditioning)
