@@ -1,0 +1,196 @@
+"""Configuration from YAML, `--set a.b=c` and flags, checked by pydantic; every error names file and field."""
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from medgen_cli.errors import UsageError
+
+Values = dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+
+_MAX_BYTES = 1_000_000
+_MAX_PROBLEMS_SHOWN = 5
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that stands twice in one mapping."""
+
+
+def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> Values:
+    keys: set[object] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if isinstance(key, str) and key in keys:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} stands twice", key_node.start_mark
+            )
+        if isinstance(key, str):
+            keys.add(key)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+
+
+def read_yaml(config_file: Path) -> Values:
+    """Read a YAML mapping with the safe loader.
+
+    Raises:
+        UsageError: If the file is missing, unreadable, not UTF-8, not YAML, or not a mapping.
+    """
+    try:
+        raw = config_file.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"{config_file}: no such file; give the path of a recipe") from None
+    except OSError as error:
+        raise UsageError(f"{config_file}: cannot be read: {error.strerror}") from error
+    if len(raw) > _MAX_BYTES:
+        raise UsageError(f"{config_file}: {len(raw)} bytes; a recipe is at most {_MAX_BYTES}")
+    try:
+        values = yaml.load(raw.decode("utf-8"), Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{config_file}: not UTF-8 text (byte {error.start})") from error
+    except RecursionError as error:
+        raise UsageError(f"{config_file}: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"{config_file}{_position(error)}: not valid YAML: {_reason(error)}") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UsageError(f"{config_file}: expected a mapping of names to values, got {type(values).__name__}")
+    return values
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> Values:
+    """Return `values` with every `a.b=c` applied.
+
+    The value stays text, which pydantic turns into the type of the field; `null`, `[...]`, `{...}` are YAML.
+
+    Raises:
+        UsageError: If an override is not of the form `a.b=c`.
+    """
+    result = deepcopy(dict(values))
+    for override in overrides:
+        path, equals, raw = override.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise UsageError(f"--set {override}: expected name.name=value, e.g. --set sample.num_images=64")
+        set_value(result, keys, _override_value(override, raw.strip()))
+    return result
+
+
+def set_value(values: Values, keys: Sequence[str], value: Any) -> None:
+    """Set a nested value in place, making the mappings on the way."""
+    target = values
+    for key in keys[:-1]:
+        if not isinstance(target.get(key), dict):
+            target[key] = {}
+        target = target[key]
+    target[keys[-1]] = value
+
+
+def _override_value(override: str, raw: str) -> Any:
+    if raw == "null" or raw.startswith(("[", "{")):
+        try:
+            return yaml.safe_load(raw)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {override}: the value is not valid YAML: {_reason(error)}") from error
+    return raw
+
+
+def validate(model: type[Model], values: Mapping[str, Any], *, source: str, prefix: str = "") -> Model:
+    """Check values against a model.
+
+    Args:
+        model: Pydantic model with `extra="forbid"`.
+        values: What was read.
+        source: Where it came from, for the message: a file name or "command line".
+        prefix: Dotted name of the section, e.g. "train".
+
+    Raises:
+        UsageError: Naming source, dotted field, what was expected and what came.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [_describe(problem, model, prefix) for problem in error.errors()]
+    shown = problems[:_MAX_PROBLEMS_SHOWN]
+    if len(problems) > len(shown):
+        shown.append(f"and {len(problems) - len(shown)} more")
+    raise UsageError("\n".join(f"{source}: {problem}" for problem in shown))
+
+
+def _describe(problem: Any, model: type[BaseModel], prefix: str) -> str:
+    location = [str(part) for part in problem["loc"]]
+    dotted = ".".join([prefix, *location] if prefix else location) or "(whole file)"
+    if problem["type"] == "extra_forbidden":
+        return f"{dotted}: unknown key{suggest(location, model, prefix)}"
+    if problem["type"] == "missing":
+        return f"{dotted}: missing; add it"
+    if problem["type"] == "value_error":
+        return f"{dotted}: {problem['msg'].removeprefix('Value error, ')}"
+    return f"{dotted}: {problem['msg'].replace('Input should', 'should')}, got {problem['input']!r:.80}"
+
+
+def suggest(location: Sequence[str], model: type[BaseModel], prefix: str = "") -> str:
+    """Return '; did you mean "..."?' for an unknown key, or the keys there are."""
+    siblings = list(_fields_at(model, location[:-1]))
+    close = difflib.get_close_matches(location[-1], siblings, n=1)
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    elsewhere = [path for path in dotted_fields(model, prefix) if path.split(".")[-1] == location[-1]]
+    if elsewhere:
+        return f'; did you mean "{elsewhere[0]}"?'
+    return f"; known here: {', '.join(siblings)}"
+
+
+def dotted_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted name of every field, nested models included."""
+    for name, field in model.model_fields.items():
+        dotted = f"{prefix}.{name}" if prefix else name
+        yield dotted
+        for nested in _models_in(field.annotation):
+            yield from dotted_fields(nested, dotted)
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[str]) -> Iterator[str]:
+    if not path:
+        yield from model.model_fields
+    elif path[0] in model.model_fields:
+        for nested in _models_in(model.model_fields[path[0]].annotation):
+            yield from _fields_at(nested, path[1:])
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _models_in(member)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+
+
+def diff_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List the fields that differ, as `a.b: old -> new`."""
+    lines: list[str] = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after, dotted = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += diff_fields(before, after, f"{dotted}.")
+        elif before != after:
+            lines.append(f"{dotted}: {before} -> {after}")
+    return lines
+
+
+def _position(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f" line {mark.line + 1}" if mark else ""
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or error).splitlines()[0]

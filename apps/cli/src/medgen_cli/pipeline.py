@@ -1,0 +1,305 @@
+"""A whole experiment: every stage of a recipe in turn, in one run folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medgen_data.captions import read_captions
+from medgen_data.image_folder import ImageDataset, read_image_folder
+from medgen_data.problems import DataError
+
+from medgen_cli.errors import OK, PARTIAL, Terminated, describe
+from medgen_cli.output import print_note
+from medgen_cli.plan import PlannedImage, plan_images, texts_of_records
+from medgen_cli.progress import ProgressLine
+from medgen_cli.provenance import git_commit, peak_memory, versions
+from medgen_cli.recipes import Recipe
+from medgen_cli.run_folder import RunFolder, StageOutcome, open_run, write_crash_file
+from medgen_cli.stages.captions import make_captions
+from medgen_cli.stages.classification import classify_datasets
+from medgen_cli.stages.data import make_dataset, source_fingerprint
+from medgen_cli.stages.scoring import files_of_dataset, score_files
+from medgen_cli.stages.synthesis import SyntheticSetCard, draw_images, draw_untrained_images
+from medgen_cli.stages.training import train_model
+
+
+def run_recipe(
+    recipe: Recipe, run_dir: Path, *, overrides: Sequence[str] = (), device: str = "cpu", fork: bool = False
+) -> int:
+    """Walk all stages of a recipe; finished ones are skipped, a stopped one continues.
+
+    Args:
+        recipe: The experiment.
+        run_dir: Its folder, new or from an earlier attempt.
+        overrides: The `--set` options that went into the recipe, for the record.
+        device: Where tensors live.
+        fork: Accept that the folder holds another recipe, and redo what changed.
+
+    Returns:
+        Number of rows of data that failed and are listed in `problems.jsonl`.
+
+    Raises:
+        UsageError: If the folder cannot be used.
+    """
+    provenance = {"versions": versions(), "git_commit": git_commit()}
+    resolved = recipe.model_dump(mode="json")
+    with open_run(
+        run_dir,
+        name=recipe.name,
+        recipe=resolved,
+        overrides=overrides,
+        device=device,
+        provenance=provenance,
+        fork=fork,
+    ) as run:
+        try:
+            _Walk(recipe, run, device).all_stages()
+        except BaseException as error:
+            _record_failure(run, error)
+            raise
+        num_problems = sum(stage.num_problems for stage in run.record.stages.values())
+        status = "partial" if num_problems else "complete"
+        run.finish(status, exit_code=PARTIAL if num_problems else OK, memory=peak_memory())
+    return num_problems
+
+
+class _Walk:
+    """The stages in order; each method names what its stage depends on and what it leaves."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, device: str) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.device = device
+        self.settings = recipe.model_dump(mode="json")
+        self.dataset_dir = run.run_dir / "data" / "dataset"
+        self.captions_file = run.run_dir / "captions" / "captions.jsonl"
+        self.train_dir = run.run_dir / "train"
+        self.synthetic_dir = run.run_dir / "synthetic" / "dataset"
+        self.untrained_dir = run.run_dir / "synthetic" / "untrained"
+        self.scores_dir = run.run_dir / "scores"
+        self.classify_dir = run.run_dir / "classify"
+
+    def all_stages(self) -> None:
+        """Walk from the source images to the classifiers."""
+        self.make_data()
+        self.caption()
+        self.train()
+        self.sample()
+        self.score()
+        if self.recipe.classify is not None:
+            self.classify()
+        self.report()
+
+    def make_data(self) -> None:
+        root = self.recipe.data.root
+        inputs = []
+        if root is not None:
+            sha256 = source_fingerprint(root)
+            self.run.add_input(root, sha256)
+            inputs.append(sha256)
+
+        def do(progress: ProgressLine) -> StageOutcome:
+            done = make_dataset(
+                self.recipe.data, self.dataset_dir, seed=self.recipe.seed, on_progress=progress
+            )
+            files = (self.dataset_dir / "dataset.json", self.dataset_dir / "metadata.jsonl")
+            splits = [record.split for record in done.dataset.records]
+            figures = {
+                "num_images": len(splits),
+                "num_train": splits.count("train"),
+                "num_test": splits.count("test"),
+                "labels": list(done.dataset.card.labels),
+                "fingerprint": done.dataset.card.fingerprint,
+            }
+            return StageOutcome(files, figures, len(done.problems))
+
+        self._stage("data", self.settings["data"], inputs, do)
+
+    def caption(self) -> None:
+        def do(progress: ProgressLine) -> StageOutcome:
+            done = make_captions(
+                self.dataset,
+                self.captions_file,
+                self.recipe.caption,
+                seed=self.recipe.seed,
+                on_progress=progress,
+            )
+            figures = {"num_captions": done.num_written + done.num_reused}
+            return StageOutcome((self.captions_file,), figures, len(done.problems))
+
+        self._stage("captions", self.settings["caption"], self.run.outputs_of("data"), do)
+
+    def train(self) -> None:
+        def do(progress: ProgressLine) -> StageOutcome:
+            from medgen_models import model_sha256
+
+            model_dir = train_model(
+                self.dataset,
+                self.texts,
+                self.recipe.train,
+                self.train_dir,
+                seed=self.recipe.seed,
+                device=self.device,
+                resume=True,
+                progress=progress,
+            )
+            files = tuple(sorted(file for file in model_dir.rglob("*") if file.is_file()))
+            return StageOutcome(files, {"model_sha256": model_sha256(model_dir)})
+
+        inputs = [*self.run.outputs_of("data"), *self.run.outputs_of("captions")]
+        self._stage(
+            "train", [self.settings["train"], self.settings["caption"]["add_dataset_text"]], inputs, do
+        )
+
+    def sample(self) -> None:
+        def do(progress: ProgressLine) -> StageOutcome:
+            drawn = draw_images(
+                self.train_dir / "model",
+                self.plan,
+                self.recipe.sample.sampling(),
+                self.synthetic_dir,
+                card=self._card(f"{self.recipe.train.preset} trained on {self.dataset.card.name}"),
+                device=self.device,
+                on_progress=progress,
+            )
+            files = [self.synthetic_dir / "dataset.json", self.synthetic_dir / "metadata.jsonl"]
+            if self.recipe.sample.untrained_reference:
+                self._sample_untrained(progress)
+                files += [self.untrained_dir / "dataset.json", self.untrained_dir / "metadata.jsonl"]
+            return StageOutcome(tuple(files), {"num_images": drawn.num_drawn + drawn.num_kept})
+
+        # The prompts of the plan come from data and captions, its images from the model.
+        inputs = [output for stage in ("data", "captions", "train") for output in self.run.outputs_of(stage)]
+        self._stage("synthetic", self.settings["sample"], inputs, do)
+
+    def _sample_untrained(self, progress: ProgressLine) -> None:
+        draw_untrained_images(
+            self.plan,
+            self.recipe.sample.sampling(),
+            self.untrained_dir,
+            preset=self.recipe.train.preset,
+            text_encoder=self.recipe.train.text_encoder,
+            seed=self.recipe.seed,
+            card=self._card(f"{self.recipe.train.preset} without training, seed {self.recipe.seed}"),
+            device=self.device,
+            on_progress=lambda done, total: progress(done, total, phase="untrained"),
+        )
+
+    def score(self) -> None:
+        def do(progress: ProgressLine) -> StageOutcome:
+            real = files_of_dataset(_reference_records(self.dataset))
+            sheets = {"scores.json": self.synthetic_dir}
+            if self.recipe.sample.untrained_reference:
+                sheets["scores_untrained.json"] = self.untrained_dir
+            for name, dataset_dir in sheets.items():
+                score_files(
+                    real,
+                    files_of_dataset(read_image_folder(dataset_dir)),
+                    self.recipe.score,
+                    self.scores_dir / name,
+                    seed=self.recipe.seed,
+                    device=self.device,
+                    on_progress=progress,
+                )
+            return StageOutcome(tuple(self.scores_dir / name for name in sheets), {})
+
+        inputs = [*self.run.outputs_of("data"), *self.run.outputs_of("synthetic")]
+        self._stage("scores", self.settings["score"], inputs, do)
+
+    def classify(self) -> None:
+        settings = self.recipe.classify
+        assert settings is not None
+
+        def do(progress: ProgressLine) -> StageOutcome:
+            classify_datasets(
+                self.dataset,
+                read_image_folder(self.synthetic_dir),
+                settings,
+                self.classify_dir,
+                seed=self.recipe.seed,
+                device=self.device,
+                on_progress=progress,
+            )
+            names = ["recognition.json", *(["classification.json"] if settings.compare else [])]
+            return StageOutcome(tuple(self.classify_dir / name for name in names), {})
+
+        inputs = [*self.run.outputs_of("data"), *self.run.outputs_of("synthetic")]
+        self._stage("classify", self.settings["classify"], inputs, do)
+
+    def report(self) -> None:
+        def do(_: ProgressLine) -> StageOutcome:
+            from medgen_cli.report import build_report
+
+            report_file = build_report(self.run.run_dir)
+            return StageOutcome((report_file, report_file.with_suffix(".json")), {})
+
+        inputs = [output for stage in self.run.record.stages for output in self.run.outputs_of(stage)]
+        self._stage("report", self.settings, [output for output in inputs if "report." not in output], do)
+
+    def _stage(
+        self, name: str, settings: object, inputs: Sequence[str], do: Callable[[ProgressLine], StageOutcome]
+    ) -> None:
+        def with_progress() -> StageOutcome:
+            with ProgressLine(name) as progress:
+                return do(progress)
+
+        done = self.run.run_stage(name, config=[settings, self.recipe.seed], inputs=inputs, do=with_progress)
+        if not done:
+            print_note(f"{name}: finished already, nothing changed")
+
+    def _card(self, source: str) -> SyntheticSetCard:
+        card = self.dataset.card
+        return SyntheticSetCard(
+            name=f"{self.recipe.name}-synthetic", modality=card.modality, source=source, licence=card.licence
+        )
+
+    @cached_property
+    def dataset(self) -> ImageDataset:
+        return read_image_folder(self.dataset_dir)
+
+    @cached_property
+    def texts(self) -> Mapping[str, tuple[str, ...]]:
+        add = self.recipe.caption.add_dataset_text
+        return texts_of_records(self.dataset, read_captions(self.captions_file), add_dataset_text=add)
+
+    @cached_property
+    def plan(self) -> tuple[PlannedImage, ...]:
+        sample = self.recipe.sample
+        return plan_images(
+            self.dataset.select(split=sample.prompts_from).records,
+            self.texts,
+            seed=self.recipe.seed,
+            num_images=sample.num_images,
+            per_class=sample.per_class,
+        )
+
+
+def _reference_records(dataset: ImageDataset) -> ImageDataset:
+    """Return the real images that the model never saw; every image if the set has no test split."""
+    try:
+        return dataset.select(split="test")
+    except DataError:
+        return dataset
+
+
+def _record_failure(run: RunFolder, error: BaseException) -> None:
+    failure = describe(error)
+    stopped = isinstance(error, KeyboardInterrupt | Terminated)
+    # A full disk may refuse the record too; the first error is the one to tell.
+    with suppress(OSError):
+        if not failure.expected:
+            crash_file = write_crash_file(run.run_dir, error)
+            error.add_note(f"the traceback is in {crash_file}; please report it")
+        run.finish(
+            "interrupted" if stopped else "failed",
+            exit_code=failure.exit_code,
+            error=failure.message,
+            memory=peak_memory(),
+        )
+
+
+def stage_table(run: Mapping[str, Any]) -> list[list[str]]:
+    """Return one row per stage of run.json: name, status, seconds."""
+    return [[name, stage["status"], f"{stage['seconds']:.1f}"] for name, stage in run["stages"].items()]

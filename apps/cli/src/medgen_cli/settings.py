@@ -1,0 +1,99 @@
+"""Settings of the stages that need no torch: data, captions, scores, report."""
+
+from pathlib import Path
+from typing import Literal
+
+from medgen_captioning import CaptionConfig
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DataKind = Literal["phantoms", "image-folder", "class-folders", "csv", "ham10000", "medvqa-gi"]
+Policy = Literal["center-crop", "pad", "squash"]
+
+
+class Settings(BaseModel):
+    """A section of a recipe: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DataSettings(Settings):
+    """Which images, and how they become a data set.
+
+    Attributes:
+        kind: Where the images come from; `phantoms` are drawn, everything else is read from `root`.
+        root: Source folder.
+        num_images: Number of phantoms.
+        size: Side of the square images in pixels.
+        policy: How an image that is not square becomes square.
+        name: Name of the data set; None: the name of the source folder.
+        modality: E.g. `endoscopic`; None: what the kind implies.
+        licence: Terms of the source images; None: what the kind implies.
+        test_fraction: Part of every class kept for testing, rounded up.
+        validation_fraction: Part of every class kept for choosing weights during training.
+        limit: At most this many source images, for a quick look.
+        csv_file: Table of a `csv` source, below `root`.
+        file_column: Column of the table that names the image.
+        label_column: Column of the table that holds the class.
+        group_column: Column of the table that names patient, lesion or study.
+    """
+
+    kind: DataKind = "phantoms"
+    root: Path | None = None
+    num_images: int | None = Field(default=None, ge=8)
+    size: int = Field(default=256, ge=8, le=4096)
+    policy: Policy = "center-crop"
+    name: str | None = None
+    modality: str | None = None
+    licence: str | None = None
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    limit: int | None = Field(default=None, ge=1)
+    csv_file: str | None = None
+    file_column: str = "file"
+    label_column: str = "label"
+    group_column: str | None = None
+
+    @model_validator(mode="after")
+    def _kind_and_source_agree(self) -> "DataSettings":
+        if self.kind == "phantoms":
+            if self.num_images is None:
+                raise ValueError("phantoms need num_images, the number to draw")
+            if self.root is not None:
+                raise ValueError("phantoms are drawn, so root must be left out; or choose another kind")
+        elif self.root is None:
+            raise ValueError(f"kind {self.kind} needs root, the folder of the source images")
+        elif self.num_images is not None:
+            raise ValueError(f"num_images belongs to phantoms; for kind {self.kind} use limit")
+        if (self.csv_file is not None) != (self.kind == "csv"):
+            raise ValueError("csv_file belongs to kind csv, and kind csv needs it")
+        return self
+
+
+class CaptionSettings(CaptionConfig):
+    """How images are captioned.
+
+    Attributes:
+        add_dataset_text: Train on the data set's own texts too, and take prompts from them first.
+    """
+
+    add_dataset_text: bool = True
+
+
+class ScoreSettings(Settings):
+    """How synthetic images are scored against real ones.
+
+    Attributes:
+        extractor: Feature extractor.
+        metrics: Scores to compute.
+        k: Neighbours of precision, recall, density and coverage.
+        batch_size: Images encoded at once.
+    """
+
+    extractor: str = "efficientnet-lite0"
+    metrics: tuple[str, ...] = ("frechet", "kid", "prdc")
+    k: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+
+
+class ReportSettings(Settings):
+    """The report has no settings yet; the section may be named in a recipe."""

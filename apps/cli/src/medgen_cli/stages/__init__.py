@@ -1,0 +1,1 @@
+"""The stages of an experiment: each a plain function of paths and settings."""

@@ -1,0 +1,172 @@
+"""Scoring: two sets of images become a sheet of scores, each with an interval."""
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from medgen_data.atomic import write_json_atomic
+from medgen_data.fingerprint import dataset_fingerprint
+from medgen_data.image_folder import CARD_NAME, IMAGE_SUFFIXES, ImageDataset, read_image_folder
+from medgen_data.problems import DataError
+from medgen_data.records import ImageRecord, Split
+
+from medgen_cli.errors import GateError, UsageError
+from medgen_cli.settings import ScoreSettings
+
+_LIMIT = re.compile(r"\s*([A-Za-z][A-Za-z0-9_-]*)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*")
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The images of one side of a comparison, and the hash that names them."""
+
+    files: tuple[Path, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A `--fail-if` condition, e.g. frechet>60."""
+
+    score: str
+    comparison: str
+    value: float
+
+    def is_met_by(self, value: float) -> bool:
+        """Return whether a score meets the condition, that is, fails the gate."""
+        return _COMPARISONS[self.comparison](value, self.value)
+
+
+def files_of_dataset(dataset: ImageDataset) -> ImageFiles:
+    """Return the images of a data set or of a selection of one."""
+    files = tuple(dataset.image_file(record) for record in dataset.records)
+    return ImageFiles(files, dataset_fingerprint(dataset.root, dataset.records))
+
+
+def files_of_folder(folder: Path, *, split: Split | None = None) -> ImageFiles:
+    """Return the images of a data set folder, or of any folder of images.
+
+    Args:
+        folder: Data set folder, or a folder with image files at any depth.
+        split: Only this split of a data set.
+
+    Raises:
+        DataError: If the folder is missing or holds no images.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give a data set or a folder of images")
+    if (folder / CARD_NAME).is_file():
+        dataset = read_image_folder(folder)
+        return files_of_dataset(dataset.select(split=split) if split else dataset)
+    if split:
+        raise DataError(
+            f"{folder}: has no {CARD_NAME}, so it has no split {split}; import it with `medgen data`"
+        )
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    names = [file.relative_to(folder).as_posix() for file in files]
+    records = [ImageRecord(file_name=name, record_id=f"file-{n}") for n, name in enumerate(names)]
+    return ImageFiles(tuple(files), dataset_fingerprint(folder, records))
+
+
+def score_files(
+    real: ImageFiles,
+    synthetic: ImageFiles,
+    settings: ScoreSettings,
+    scores_file: Path,
+    *,
+    seed: int,
+    device: str,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Score synthetic images against real ones and write the sheet.
+
+    Features are kept in `features/` beside the sheet: the same images are encoded once.
+
+    Raises:
+        MissingWeightsError: If the weights of the extractor are not on this machine.
+    """
+    from medgen_metrics import ScoreConfig, score_image_files
+
+    config = ScoreConfig(
+        extractor=settings.extractor,
+        metrics=settings.metrics,
+        k=settings.k,
+        seed=seed,
+        batch_size=settings.batch_size,
+    )
+    sheet = score_image_files(
+        real.files,
+        synthetic.files,
+        config,
+        features_dir=scores_file.parent / "features",
+        device=device,
+        on_progress=on_progress,
+    )
+    document = {
+        **sheet.to_json(),
+        "real_fingerprint": real.fingerprint,
+        "synthetic_fingerprint": synthetic.fingerprint,
+    }
+    write_json_atomic(scores_file, document)
+    return document
+
+
+def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
+    """Parse `--fail-if` conditions such as `frechet>60`.
+
+    Raises:
+        UsageError: If one is not NAME, comparison, number.
+    """
+    limits = []
+    for text in texts:
+        match = _LIMIT.fullmatch(text)
+        if not match:
+            raise UsageError(
+                f'--fail-if {text}: expected NAME>NUMBER or NAME<NUMBER, e.g. --fail-if "frechet>60"'
+            )
+        limits.append(Limit(match[1], match[2], float(match[3])))
+    return tuple(limits)
+
+
+def check_limits(document: Mapping[str, Any], limits: Sequence[Limit]) -> None:
+    """Hold a sheet of scores against limits.
+
+    Raises:
+        GateError: If a limit is passed.
+        UsageError: If a limit names a score that was not computed.
+    """
+    values = {score["name"]: score["value"] for score in document["scores"]}
+    failed = []
+    for limit in limits:
+        if limit.score not in values:
+            raise UsageError(f"--fail-if {limit.score}: no such score; computed are {', '.join(values)}")
+        value = values[limit.score]
+        if limit.is_met_by(value):
+            failed.append(f"{limit.score} is {value:.6g}, which is {limit.comparison} {limit.value:g}")
+    if failed:
+        raise GateError(f"gate not met: {'; '.join(failed)}")
+
+
+def parse_split(text: str | None) -> Split | None:
+    """Return the split a flag names.
+
+    Raises:
+        UsageError: If there is no such split.
+    """
+    for split in get_args(Split):
+        if text == split:
+            return split
+    if text is None:
+        return None
+    raise UsageError(f"--split {text}: expected one of {', '.join(get_args(Split))}")
