@@ -45,9 +45,6 @@ def blue_over_red(image: np.ndarray) -> np.ndarray:
     return np.maximum(image[..., 2].astype(float) - image[..., 0], 0)
 
 
-# The sets.
-
-
 def test_every_sixteen_phantoms_hold_each_class_in_each_quadrant_once() -> None:
     for block in range(5):
         pairs = Counter((f.label, f.quadrant) for f in (draw_facts(16 * block + i, 7) for i in range(16)))
@@ -101,9 +98,6 @@ def test_a_folder_with_content_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not empty; choose a new folder"):
         write_phantom_dataset(tmp_path, num_images=4)
     assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-# The pictures.
 
 
 @pytest.mark.parametrize("size", [32, 65, 128])
@@ -176,7 +170,7 @@ def test_larger_findings_change_more_pixels(label: str) -> None:
     assert sizes[0] == 0.0 < sizes[1]
 
 
-def test_class_and_quadrant_are_easy_to_tell_from_sixteen_pixels(
+def test_class_and_quadrant_are_easy_to_tell_from_coarse_thumbnails(
     phantoms: list[tuple[PhantomFacts, np.ndarray]],
 ) -> None:
     # A nearest class mean on 8x8 thumbnails: whatever is learnable must be coarse.
@@ -203,9 +197,6 @@ def test_smooth_noise_has_unit_variance_and_exact_slopes() -> None:
 def test_too_few_pixels_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 32 pixels, got 16"):
         render_phantom(draw_facts(0, 0), size=16, seed=0)
-
-
-# The facts and the texts.
 
 
 def test_the_first_text_names_class_and_quadrant() -> None:

@@ -11,6 +11,7 @@ from medgen_data.phantoms.facts import PhantomFacts, draw_facts, phantom_texts
 from medgen_data.phantoms.render import render_phantom
 from medgen_data.problems import DataError
 from medgen_data.records import ImageRecord
+from medgen_data.splits import assign_splits
 
 
 def write_phantom_dataset(
@@ -32,8 +33,6 @@ def write_phantom_dataset(
         DataError: If the folder holds something already.
         ValueError: If `num_images` is below 1 or `size` too small.
     """
-    from medgen_data.splits import assign_splits
-
     if num_images < 1:
         raise ValueError(f"num_images must be at least 1, got {num_images}")
     if dataset_dir.exists() and any(dataset_dir.iterdir()):
