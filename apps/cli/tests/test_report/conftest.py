@@ -62,7 +62,8 @@ def replace_records() -> Callable[[Path, Callable[[dict[str, Any]], None]], Imag
         rows = [record.model_dump() for record in dataset.records]
         for row in rows:
             change(row)
-        return _finish(dataset_dir, [ImageRecord(**row) for row in rows], synthetic=dataset.card.synthetic)
+        generated = any(row["generation"] for row in rows)
+        return _finish(dataset_dir, [ImageRecord(**row) for row in rows], synthetic=generated)
 
     return replace
 
@@ -110,7 +111,7 @@ def _finish(dataset_dir: Path, records: list[ImageRecord], *, synthetic: bool) -
         modality="endoscopic",
         source="msdm-tiny trained on phantoms" if synthetic else "rendered by medgen_data.phantoms",
         licence="CC0-1.0",
-        synthetic=synthetic,
+        synthetic=True,  # phantoms are drawn too
         split_seed=None if synthetic else 0,
     )
 

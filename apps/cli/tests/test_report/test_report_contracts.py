@@ -1,0 +1,44 @@
+"""The files of the other stages, as those stages really write them, are files the report can read."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from medgen_classify import ClassifyConfig
+from medgen_cli.report import build_report
+from medgen_cli.stages.classification import classify_datasets
+from medgen_data.image_folder import read_image_folder
+
+
+@dataclass(frozen=True)
+class OneEpoch:
+    """Settings of the classify stage, as short as they can be."""
+
+    recognise: tuple[str, ...] = ("label", "facts.quadrant")
+    compare: bool = True
+
+    def classifier(self, attribute: str) -> ClassifyConfig:
+        return ClassifyConfig(attribute=attribute, epochs=1)
+
+
+def test_what_the_classify_stage_writes_is_on_the_page(run_dir: Path) -> None:
+    (run_dir / "classify" / "classification.json").unlink()
+    (run_dir / "classify" / "recognition.json").unlink()
+    written = classify_datasets(
+        read_image_folder(run_dir / "data" / "dataset"),
+        read_image_folder(run_dir / "synthetic" / "dataset"),
+        OneEpoch(),
+        run_dir / "classify",
+        seed=0,
+        device="cpu",
+    )
+    html = build_report(run_dir).read_text(encoding="utf-8")
+    for judged in written["classification"]["real_only"], written["recognition"]["label"]["synthetic"]:
+        for name in ("accuracy", "weighted_f1", "balanced_accuracy", "auc"):
+            low, high = judged[name]["interval"]
+            assert f"{judged[name]['value']:.3f}" in html
+            assert f"{low:.3f} – {high:.3f}" in html
+    figures = json.loads((run_dir / "report.json").read_text())
+    assert figures["classification"]["difference"]["weighted_f1"] == {
+        name: written["classification"]["difference"]["weighted_f1"][name] for name in ("value", "interval")
+    }
