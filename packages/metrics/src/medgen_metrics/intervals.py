@@ -1,0 +1,86 @@
+"""Standard errors and 95% intervals for scores of sets.
+
+Drawing images again *with* replacement is wrong here: a duplicated image is its own nearest neighbour, adds k(x, x) to
+a kernel sum and shrinks the rank of a covariance, so the resampled scores are centred away from the score itself.
+Each score therefore brings its own standard error (influence function, jackknife, random halves), and every interval
+is centred at the score. What an interval covers is the *expected score at these two set sizes*: scores that depend on
+the size of the sets, as the Frechet distance does, keep that dependence.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# 97.5% quantile of the standard normal distribution.
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score with its uncertainty."""
+
+    value: float
+    standard_error: float
+    interval: tuple[float, float]  # 95%
+
+
+def normal_estimate(
+    value: float, standard_error: float, *, lowest: float = -math.inf, highest: float = math.inf
+) -> Estimate:
+    """Return value +- 1.96 standard errors, cut at the ends of the score's range."""
+    low = min(max(value - Z_95 * standard_error, lowest), value)
+    high = max(min(value + Z_95 * standard_error, highest), value)
+    return Estimate(value, standard_error, (low, high))
+
+
+def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
+    """Return the 95% score interval of a proportion (Wilson 1927); never of zero width, also at 0 and 1.
+
+    Raises:
+        ValueError: If `num_trials` is not positive or `num_hits` is outside 0..num_trials.
+    """
+    if not 0 <= num_hits <= num_trials or num_trials < 1:
+        raise ValueError(
+            f"expected 0 <= num_hits <= num_trials with num_trials >= 1, got {num_hits} of {num_trials}"
+        )
+    share, z2 = num_hits / num_trials, Z_95**2
+    centre = (share + z2 / (2 * num_trials)) / (1 + z2 / num_trials)
+    half_width = (
+        Z_95 / (1 + z2 / num_trials) * math.sqrt(share * (1 - share) / num_trials + z2 / (4 * num_trials**2))
+    )
+    low = 0.0 if num_hits == 0 else max(0.0, centre - half_width)
+    high = 1.0 if num_hits == num_trials else min(1.0, centre + half_width)
+    return low, high
+
+
+def proportion_estimate(num_hits: int, num_trials: int, standard_error: float) -> Estimate:
+    """Return a proportion whose interval is the hull of the normal and the Wilson interval.
+
+    The standard error sees the chance in both sets; Wilson's interval keeps a width where all trials agree.
+    """
+    normal = normal_estimate(num_hits / num_trials, standard_error, lowest=0.0, highest=1.0)
+    wilson = wilson_interval(num_hits, num_trials)
+    hull = (min(normal.interval[0], wilson[0]), max(normal.interval[1], wilson[1]))
+    return Estimate(normal.value, standard_error, hull)
+
+
+def random_halves(num_samples: int, num_halves: int, generator: np.random.Generator) -> NDArray[np.bool_]:
+    """Draw random halves of a set, without replacement.
+
+    Over halves, a mean has variance (1/m - 1/n) s^2 with m = n/2, which is its variance s^2/n at the full size: the
+    spread over halves *is* the standard error (delete-half jackknife, Shao and Wu 1989).
+
+    Args:
+        num_samples: Size of the set, at least 2.
+        num_halves: Number of halves R.
+        generator: Source of randomness.
+
+    Returns:
+        Membership, [R, N].
+    """
+    halves = np.zeros((num_halves, num_samples), dtype=np.bool_)
+    for row in halves:
+        row[generator.permutation(num_samples)[: (num_samples + 1) // 2]] = True
+    return halves
