@@ -18,11 +18,16 @@ from medgen_data.images import (
     from_pixel_values,
     to_pixel_values,
 )
+from medgen_data.importers import ImportKind, ImportRun, import_dataset
+from medgen_data.near_duplicates import find_near_duplicates
 from medgen_data.paths import safe_join
+from medgen_data.phantoms import PHANTOM_LABELS, write_phantom_dataset
 from medgen_data.problems import DataError, Problem
 from medgen_data.records import DatasetCard, FactValue, Generation, ImageRecord, Split, attribute
+from medgen_data.splits import Leak, assign_splits, find_leaks
 
 __all__ = [
+    "PHANTOM_LABELS",
     "CaptionRow",
     "DataError",
     "DatasetCard",
@@ -32,16 +37,23 @@ __all__ = [
     "ImageDataset",
     "ImageError",
     "ImageRecord",
+    "ImportKind",
+    "ImportRun",
+    "Leak",
     "Problem",
     "Split",
+    "assign_splits",
     "attribute",
     "check_fingerprint",
     "dataset_fingerprint",
     "decode_image",
     "encode_png",
     "file_sha256",
+    "find_leaks",
+    "find_near_duplicates",
     "fit_square",
     "from_pixel_values",
+    "import_dataset",
     "read_captions",
     "read_image_folder",
     "safe_join",
@@ -50,5 +62,6 @@ __all__ = [
     "write_card_and_rows",
     "write_json_atomic",
     "write_jsonl_atomic",
+    "write_phantom_dataset",
     "write_text_atomic",
 ]

@@ -175,11 +175,10 @@ def _decode_content(content: bytes, max_pixels: int) -> Images:
             f"is {width} x {height} pixels, more than {max_pixels} in all; export a smaller image",
         )
     _check_whole(content, picture.format)
+    num_frames = _count_frames(picture)
+    if num_frames > 1:
+        raise ImageError("animated", f"has {num_frames} frames, expected one; export the wanted frame")
     try:
-        num_frames = getattr(picture, "n_frames", 1)
-        # A multi-picture JPEG of a camera is a still with previews, not an animation.
-        if num_frames > 1 and picture.format != "MPO":
-            raise ImageError("animated", f"has {num_frames} frames, expected one; export the wanted frame")
         picture.load()
         orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
     except _BROKEN as error:
@@ -219,9 +218,17 @@ def _check_whole(content: bytes, image_format: str | None) -> None:
         raise ImageError("truncated", "is cut off (no end marker); copy or download it again")
 
 
+def _count_frames(picture: Image.Image) -> int:
+    # A multi-picture JPEG of a camera is a still with previews, not an animation.
+    if picture.format == "MPO":
+        return 1
+    try:
+        return int(getattr(picture, "n_frames", 1))
+    except _BROKEN as error:
+        raise _damaged(error) from error
+
+
 def _damaged(error: Exception) -> ImageError:
-    if isinstance(error, ImageError):
-        return error
     return ImageError("truncated", f"is cut off or damaged ({error}); copy or download it again")
 
 
