@@ -133,3 +133,9 @@ def test_caption_alone_when_the_data_set_text_is_left_out() -> None:
 def test_record_without_any_text_is_named() -> None:
     with pytest.raises(DataError, match=r"record r1 has no caption; run `medgen caption`"):
         texts_of_records(make_dataset(RECORDS[1:2]), {}, add_dataset_text=False)
+
+
+def test_captions_of_another_data_set_are_refused() -> None:
+    captions = {"elsewhere": make_caption("elsewhere", "a caption")}
+    with pytest.raises(DataError, match="none of its records is captioned .* that of another data set"):
+        texts_of_records(make_dataset(RECORDS), captions, add_dataset_text=True)

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from medgen_data.image_folder import ImageDataset, check_fingerprint, read_image_folder
-
 from medgen_cli.errors import UsageError
 from medgen_cli.plan import PlannedImage, plan_prompts
 from medgen_cli.stages.synthesis import SyntheticSetCard, draw_images, draw_untrained_images
+from medgen_data.image_folder import ImageDataset, check_fingerprint, read_image_folder
 
 CARD = SyntheticSetCard(name="s", modality="endoscopic", source="drawn by a test", licence="none")
 PLAN = plan_prompts(["a polyp", "normal mucosa", "a tube"], seed=5, num_images=7)
@@ -65,7 +64,7 @@ def test_shards_in_any_order_and_batch_size_give_the_same_bytes(
 ) -> None:
     missing = []
     for index, batch_size in ((3, 2), (1, 4), (2, 4)):
-        drawn = draw(model_dir, tmp_path, shard=(index, 3), batch_size=4)
+        drawn = draw(model_dir, tmp_path, shard=(index, 3), batch_size=batch_size)
         missing.append(drawn.num_missing)
         assert (drawn.dataset is None) == (drawn.num_missing > 0)
     assert missing == [5, 2, 0]

@@ -20,6 +20,7 @@ GATE = 7
 INTERRUPTED = 130
 TERMINATED = 143
 
+_MISSING_MODEL_ERRORS = ("MissingModelError", "MissingWeightsError", "MissingBackboneError")
 _CODES_OF_OS_ERRORS = {
     errno.ENOSPC: RESOURCE,
     errno.EDQUOT: RESOURCE,
@@ -71,7 +72,7 @@ class Failure:
 def describe(error: BaseException) -> Failure:
     """Turn any error into an exit code and a message of one or two lines."""
     kind = type(error).__name__
-    if isinstance(error, OSError) and not _is_any(error, "MissingModelError", "MissingWeightsError"):
+    if isinstance(error, OSError) and not _is_any(error, *_MISSING_MODEL_ERRORS):
         return _describe_os_error(error)
     code = _exit_code(error)
     if code == UNEXPECTED:
@@ -109,7 +110,7 @@ def _exit_code(error: BaseException) -> int:
         return GATE
     if isinstance(error, PartialError):
         return PARTIAL
-    if _is_any(error, "MissingModelError", "MissingWeightsError"):
+    if _is_any(error, *_MISSING_MODEL_ERRORS):
         return MISSING_MODEL
     if _is_any(error, "DataError"):
         return INPUT_DATA

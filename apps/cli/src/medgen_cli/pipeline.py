@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medgen_data.captions import read_captions
+from medgen_data.captions import CaptionRow, read_captions
 from medgen_data.image_folder import ImageDataset, read_image_folder
 from medgen_data.problems import DataError
 
@@ -16,7 +17,7 @@ from medgen_cli.plan import PlannedImage, plan_images, texts_of_records
 from medgen_cli.progress import ProgressLine
 from medgen_cli.provenance import git_commit, peak_memory, versions
 from medgen_cli.recipes import Recipe
-from medgen_cli.run_folder import RunFolder, StageOutcome, open_run, write_crash_file
+from medgen_cli.run_folder import RunFolder, StageOutcome, Status, open_run, write_crash_file
 from medgen_cli.stages.captions import make_captions
 from medgen_cli.stages.classification import classify_datasets
 from medgen_cli.stages.data import make_dataset, source_fingerprint
@@ -60,7 +61,7 @@ def run_recipe(
             _record_failure(run, error)
             raise
         num_problems = sum(stage.num_problems for stage in run.record.stages.values())
-        status = "partial" if num_problems else "complete"
+        status: Status = "partial" if num_problems else "complete"
         run.finish(status, exit_code=PARTIAL if num_problems else OK, memory=peak_memory())
     return num_problems
 
@@ -136,7 +137,7 @@ class _Walk:
             from medgen_models import model_sha256
 
             model_dir = train_model(
-                self.dataset,
+                self.described,
                 self.texts,
                 self.recipe.train,
                 self.train_dir,
@@ -220,7 +221,7 @@ class _Walk:
                 self.classify_dir,
                 seed=self.recipe.seed,
                 device=self.device,
-                on_progress=progress,
+                on_step=lambda name, step, total: progress(step, total, phase=name),
             )
             names = ["recognition.json", *(["classification.json"] if settings.compare else [])]
             return StageOutcome(tuple(self.classify_dir / name for name in names), {})
@@ -260,15 +261,30 @@ class _Walk:
         return read_image_folder(self.dataset_dir)
 
     @cached_property
+    def captions(self) -> Mapping[str, CaptionRow]:
+        return read_captions(self.captions_file)
+
+    @cached_property
+    def described(self) -> ImageDataset:
+        """The images with a text: one that could not be captioned is a problem of its own, not of the run."""
+        add = self.recipe.caption.add_dataset_text
+        records = [
+            record
+            for record in self.dataset.records
+            if record.record_id in self.captions or (add and record.text)
+        ]
+        return replace(self.dataset, records=tuple(records))
+
+    @cached_property
     def texts(self) -> Mapping[str, tuple[str, ...]]:
         add = self.recipe.caption.add_dataset_text
-        return texts_of_records(self.dataset, read_captions(self.captions_file), add_dataset_text=add)
+        return texts_of_records(self.described, self.captions, add_dataset_text=add)
 
     @cached_property
     def plan(self) -> tuple[PlannedImage, ...]:
         sample = self.recipe.sample
         return plan_images(
-            self.dataset.select(split=sample.prompts_from).records,
+            self.described.select(split=sample.prompts_from).records,
             self.texts,
             seed=self.recipe.seed,
             num_images=sample.num_images,

@@ -41,8 +41,13 @@ def texts_of_records(
         add_dataset_text: Whether the data set's own texts are taken too.
 
     Raises:
-        DataError: If a record has no text at all.
+        DataError: If a record has no text at all, or the captions are those of another data set.
     """
+    if captions and not captions.keys() & {record.record_id for record in dataset.records}:
+        raise DataError(
+            f"{dataset.root}: none of its records is captioned in the captions file, which is that of another "
+            "data set; run `medgen caption` on this one"
+        )
     texts: dict[str, tuple[str, ...]] = {}
     for record in dataset.records:
         own = record.text if add_dataset_text else ()

@@ -26,15 +26,11 @@ class DataSettings(Settings):
         size: Side of the square images in pixels.
         policy: How an image that is not square becomes square.
         name: Name of the data set; None: the name of the source folder.
-        modality: E.g. `endoscopic`; None: what the kind implies.
-        licence: Terms of the source images; None: what the kind implies.
+        modality: E.g. `endoscopic`; None: what the source says or implies.
+        licence: Terms of the source images; None: what the source says or implies.
         test_fraction: Part of every class kept for testing, rounded up.
         validation_fraction: Part of every class kept for choosing weights during training.
-        limit: At most this many source images, for a quick look.
-        csv_file: Table of a `csv` source, below `root`.
-        file_column: Column of the table that names the image.
-        label_column: Column of the table that holds the class.
-        group_column: Column of the table that names patient, lesion or study.
+        limit: Take a subset of this many source images, with every class in proportion.
     """
 
     kind: DataKind = "phantoms"
@@ -45,13 +41,9 @@ class DataSettings(Settings):
     name: str | None = None
     modality: str | None = None
     licence: str | None = None
-    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    test_fraction: float = Field(default=0.2, ge=0, lt=1)
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     limit: int | None = Field(default=None, ge=1)
-    csv_file: str | None = None
-    file_column: str = "file"
-    label_column: str = "label"
-    group_column: str | None = None
 
     @model_validator(mode="after")
     def _kind_and_source_agree(self) -> "DataSettings":
@@ -64,8 +56,8 @@ class DataSettings(Settings):
             raise ValueError(f"kind {self.kind} needs root, the folder of the source images")
         elif self.num_images is not None:
             raise ValueError(f"num_images belongs to phantoms; for kind {self.kind} use limit")
-        if (self.csv_file is not None) != (self.kind == "csv"):
-            raise ValueError("csv_file belongs to kind csv, and kind csv needs it")
+        if self.kind in ("phantoms", "image-folder") and (self.limit or self.validation_fraction):
+            raise ValueError(f"limit and validation_fraction have no meaning for kind {self.kind}")
         return self
 
 

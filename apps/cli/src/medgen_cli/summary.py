@@ -9,6 +9,11 @@ from medgen_cli.output import table
 from medgen_cli.run_folder import read_run
 
 _FRECHET = "frechet"
+_LEARNT = {
+    "real_only": "label on real test images, learnt from real",
+    "synthetic_only": "label on real test images, learnt from synthetic",
+    "difference": "synthetic minus real training",
+}
 
 
 def summarise_run(run_dir: Path) -> dict[str, Any]:
@@ -27,8 +32,10 @@ def summarise_run(run_dir: Path) -> dict[str, Any]:
         summary.setdefault("recognised", {})[attribute] = {
             side: _accuracy(figures) for side, figures in sides.items()
         }
-    for side, figures in _read(run_dir / "classify" / "classification.json").items():
-        summary.setdefault("classifier_on_real_test", {})[side] = _accuracy(figures)
+    compared = _read(run_dir / "classify" / "classification.json")
+    if compared:
+        sides = ("real_only", "synthetic_only", "difference")
+        summary["classifier_on_real_test"] = {side: _accuracy(compared[side]) for side in sides}
     summary["seconds"] = {name: stage.seconds for name, stage in record.stages.items()}
     summary["peak_memory_bytes"] = record.peak_memory_bytes
     summary["peak_gpu_memory_bytes"] = record.peak_gpu_memory_bytes
@@ -53,7 +60,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
                 [f"{attribute} recognised, {images}", _percent(accuracy["value"]), _interval(accuracy)]
             )
     for side, accuracy in summary.get("classifier_on_real_test", {}).items():
-        what = f"classifier of {side.replace('_', ' ')} images, real test"
+        what = _LEARNT[side]
         rows.append([what, _percent(accuracy["value"]), _interval(accuracy)])
     lines = table(rows, header=["figure", "value", "95% interval"]) if rows else []
     times = [[name, f"{seconds:.1f}"] for name, seconds in summary["seconds"].items()]

@@ -54,7 +54,7 @@ def classify(
             out,
             seed=recipe_seed(config, changes, seed),
             device=choose_device(device),
-            on_progress=progress,
+            on_step=lambda name, step, total: progress(step, total, phase=name),
         )
     rows = [
         [f"{attribute}, seen in {side.replace('_', ' ')} images", *_accuracy(figures)]

@@ -17,7 +17,8 @@ def data(
         str | None,
         typer.Option(
             "--kind",
-            help="phantoms (drawn, no source needed), image-folder, class-folders, csv, ham10000 or medvqa-gi.",
+            help="phantoms (drawn, no source needed), image-folder (a data set of ours), class-folders, csv "
+            "(labels.csv), ham10000 or medvqa-gi.",
         ),
     ] = None,
     root: Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Source folder.")] = None,
@@ -37,9 +38,7 @@ def data(
     limit: Annotated[
         int | None, typer.Option("--limit", help="Take at most this many source images.")
     ] = None,
-    csv_file: Annotated[
-        str | None, typer.Option("--csv-file", help="Table of kind csv, relative to --root.")
-    ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Terms of the source images.")] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -49,7 +48,8 @@ def data(
 
     Images are decoded, made square and split; each has one row.
 
-    Images that cannot be read are left out and listed in problems.jsonl; the exit code is then 4.
+    Images that cannot be read are left out and listed in problems.jsonl; the exit code is then 4. Run the same
+    command again to continue.
     """
     from medgen_cli.sections import load_section, recipe_seed
     from medgen_cli.settings import DataSettings
@@ -64,7 +64,7 @@ def data(
         "modality": modality,
         "test_fraction": test_fraction,
         "limit": limit,
-        "csv_file": csv_file,
+        "licence": licence,
     }
     changes = overrides or []
     settings = load_section("data", DataSettings, config_file=config, overrides=changes, flags=flags)

@@ -164,9 +164,10 @@ def parse_split(text: str | None) -> Split | None:
     Raises:
         UsageError: If there is no such split.
     """
-    for split in get_args(Split):
+    known: tuple[Split, ...] = get_args(Split)
+    for split in known:
         if text == split:
             return split
     if text is None:
         return None
-    raise UsageError(f"--split {text}: expected one of {', '.join(get_args(Split))}")
+    raise UsageError(f"--split {text}: expected one of {', '.join(known)}")

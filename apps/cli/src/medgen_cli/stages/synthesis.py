@@ -26,6 +26,7 @@ from medgen_cli.run_folder import lock_folder
 
 if TYPE_CHECKING:
     from medgen_models import SamplingConfig
+    from medgen_models.msdm.presets import MsdmPresetName
 
 PLAN_NAME = "plan.json"
 _FINISHED_DIR = "finished"
@@ -110,7 +111,7 @@ def draw_untrained_images(
     config: "SamplingConfig",
     dataset_dir: Path,
     *,
-    preset: str,
+    preset: "MsdmPresetName",
     text_encoder: str,
     seed: int,
     card: SyntheticSetCard,
