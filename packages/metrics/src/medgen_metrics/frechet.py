@@ -2,10 +2,11 @@
 
 FD = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2
 
-Works on features, never on images: FID, FD-DINOv2 and FD-MedCLIP are this one function on the features of different
-extractors. Nothing here takes a matrix square root. With any factors F1, F2 such that S = F^T F, the last trace is the
-sum of the singular values of F1 F2^T, which is accurate also when S1 or S2 is singular. The factor of a small set is
-its centred rows; the factor of a large one is the Cholesky (or, if singular, the eigen-) factor of its covariance.
+Works on features, never on images: FID, FD-DINOv2 and FD-MedCLIP are this one function on the features of
+different extractors. Nothing here takes a matrix square root. With any factors F1, F2 such that S = F^T F,
+the last trace is the sum of the singular values of F1 F2^T, which is accurate also when S1 or S2 is singular.
+The factor of a small set is its centred rows; the factor of a large one is the Cholesky (or, if singular, the
+eigen-) factor of its covariance.
 
 Shapes: N samples of one set, D feature width, R rows of a factor.
 """
@@ -85,7 +86,8 @@ def frechet_distance(real: Tensor, synthetic: Tensor, *, method: FactorMethod = 
     Args:
         real: Features of the real images, [N1 >= 2, D], left unchanged.
         synthetic: Features of the synthetic images, [N2 >= 2, D], left unchanged.
-        method: Factor of each covariance. "auto": rows for a set of at most D samples, else Cholesky, else eigh.
+        method: Factor of each covariance. "auto": rows for a set of at most D samples, else Cholesky, else
+            eigh.
 
     Raises:
         ValueError: If a set is not [N >= 2, D] or the widths differ.
@@ -96,10 +98,10 @@ def frechet_distance(real: Tensor, synthetic: Tensor, *, method: FactorMethod = 
 def frechet_estimate(real: Tensor, synthetic: Tensor) -> Estimate:
     """Return the Frechet distance with a standard error and a 95% interval.
 
-    The standard error is the delta method: the distance changes by psi(x) / N when one more sample x arrives, with
-    psi(x) = 2 (m1 - m2).(x - m1) + |x - m1|^2 - (x - m1)^T T (x - m1) - const and T the optimal transport map between
-    the two Gaussians. It needs no second decomposition. The interval covers the expected distance *at these set sizes*;
-    when both sets come from one distribution it is conservative.
+    The standard error is the delta method: the distance changes by psi(x) / N when one more sample x arrives,
+    with psi(x) = 2 (m1 - m2).(x - m1) + |x - m1|^2 - (x - m1)^T T (x - m1) - const and T the optimal
+    transport map between the two Gaussians. It needs no second decomposition. The interval covers the
+    expected distance *at these set sizes*; when both sets come from one distribution it is conservative.
 
     Args:
         real: Features of the real images, [N1 >= 2, D].
@@ -139,7 +141,8 @@ def _decompose(
 def _transport_cost(features: Tensor, factor: _Factor, vectors: Tensor, singular_values: Tensor) -> Tensor:
     """Return (x - m)^T T (x - m) of every sample, [N].
 
-    With x - m = F^T z, T acts on z as U diag(s) U^T. For a factor made of rows, z is sqrt(N - 1) times a unit vector.
+    With x - m = F^T z, T acts on z as U diag(s) U^T. For a factor made of rows, z is sqrt(N - 1) times a unit
+    vector.
     """
     if factor.inverse is None:
         return (len(features) - 1) * (vectors.square() @ singular_values)

@@ -1,10 +1,11 @@
 """Standard errors and 95% intervals for scores of sets.
 
-Drawing images again *with* replacement is wrong here: a duplicated image is its own nearest neighbour, adds k(x, x) to
-a kernel sum and shrinks the rank of a covariance, so the resampled scores are centred away from the score itself.
-Each score therefore brings its own standard error (influence function, jackknife, random halves), and every interval
-is centred at the score. What an interval covers is the *expected score at these two set sizes*: scores that depend on
-the size of the sets, as the Frechet distance does, keep that dependence.
+Drawing images again *with* replacement is wrong here: a duplicated image is its own nearest neighbour, adds
+k(x, x) to a kernel sum and shrinks the rank of a covariance, so the resampled scores are centred away from
+the score itself. Each score therefore brings its own standard error (influence function, jackknife, random
+halves), and every interval is centred at the score. What an interval covers is the *expected score at these
+two set sizes*: scores that depend on the size of the sets, as the Frechet distance does, keep that
+dependence.
 """
 
 import math
@@ -69,8 +70,8 @@ def proportion_estimate(num_hits: int, num_trials: int, standard_error: float) -
 def random_halves(num_samples: int, num_halves: int, generator: np.random.Generator) -> NDArray[np.bool_]:
     """Draw random halves of a set, without replacement.
 
-    Over halves, a mean has variance (1/m - 1/n) s^2 with m = n/2, which is its variance s^2/n at the full size: the
-    spread over halves *is* the standard error (delete-half jackknife, Shao and Wu 1989).
+    Over halves, a mean has variance (1/m - 1/n) s^2 with m = n/2, which is its variance s^2/n at the full
+    size: the spread over halves *is* the standard error (delete-half jackknife, Shao and Wu 1989).
 
     Args:
         num_samples: Size of the set, at least 2.

@@ -2,7 +2,8 @@
 
 MMD^2 = mean k(x, x') + mean k(y, y') - 2 mean k(x, y),  k(x, y) = (x.y / D + 1)^3,  x != x', y != y'
 
-Unbiased, so a score may be slightly negative when both sets come from one distribution. The default sums over all
+Unbiased, so a score may be slightly negative when both sets come from one distribution. The default sums over
+all
 pairs: cheaper than the customary 100 random subsets of 1,000, and without their noise.
 
 Shapes: M real and N synthetic samples, D feature width.
@@ -24,8 +25,8 @@ Array = NDArray[np.float64]
 def kernel_distance(real: Tensor, synthetic: Tensor) -> Estimate:
     """Return the exact all-pairs KID with its two-sample jackknife standard error.
 
-    The jackknife variance of a U-statistic is not below the true one on average (Efron and Stein 1981): the interval
-    is conservative when both sets come from one distribution.
+    The jackknife variance of a U-statistic is not below the true one on average (Efron and Stein 1981): the
+    interval is conservative when both sets come from one distribution.
 
     Args:
         real: Features of the real images, [M >= 3, D], left unchanged.

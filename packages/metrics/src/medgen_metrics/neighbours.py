@@ -1,8 +1,9 @@
 """Exact nearest neighbours in feature space.
 
-|a - b|^2 = |a|^2 + |b|^2 - 2 a.b is one matrix product, but near copies cancel in it: a copy can come out farther than
-a stranger. So the product only proposes candidates, with a rounding bound; distances that matter are computed again as
-|a - b| in float64, and a query whose candidates cannot be told apart from the rest is searched exhaustively.
+|a - b|^2 = |a|^2 + |b|^2 - 2 a.b is one matrix product, but near copies cancel in it: a copy can come out
+farther than a stranger. So the product only proposes candidates, with a rounding bound; distances that matter
+are computed again as |a - b| in float64, and a query whose candidates cannot be told apart from the rest is
+searched exhaustively.
 
 Shapes: Q queries, G gallery items, D feature width, K neighbours.
 """
@@ -28,13 +29,15 @@ def nearest_neighbours(
         queries: Features, [Q, D], left unchanged.
         gallery: Features, [G, D], left unchanged.
         k: Number of neighbours K.
-        exclude_self: `queries` and `gallery` are the same rows; row i is no neighbour of itself (by index: copies are).
+        exclude_self: `queries` and `gallery` are the same rows; row i is no neighbour of itself (by index:
+            copies are).
 
     Returns:
         Distances, [Q, K] float64 ascending, and gallery indices, [Q, K].
 
     Raises:
-        ValueError: If shapes do not fit, features are not finite, or the gallery has fewer than K other items.
+        ValueError: If shapes do not fit, features are not finite, or the gallery has fewer than K other
+        items.
     """
     check_features(queries, gallery)
     if exclude_self and len(queries) != len(gallery):

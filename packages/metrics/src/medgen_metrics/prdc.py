@@ -1,11 +1,13 @@
 """Precision, recall, F1 (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
 Around every image lies a ball that reaches its k-th nearest neighbour in its own set.
-precision: share of synthetic images inside any real ball.   recall: share of real images inside any synthetic ball.
-density: real balls around a synthetic image, divided by k.  coverage: share of real balls with a synthetic image.
+precision: share of synthetic images inside any real ball.   recall: share of real images inside any synthetic
+ball.
+density: real balls around a synthetic image, divided by k.  coverage: share of real balls with a synthetic
+image.
 
-Memory is bounded: only one block of the distance table exists at a time. Values are exact: a distance that rounding
-could move across the rim of a ball is computed again in float64.
+Memory is bounded: only one block of the distance table exists at a time. Values are exact: a distance that
+rounding could move across the rim of a ball is computed again in float64.
 
 Shapes: N images of a set, H halves (random subsets, row 0 is the whole set), K neighbours kept per image.
 """
@@ -51,9 +53,9 @@ class _BallHits:
 def prdc(real: Tensor, synthetic: Tensor, *, k: int = 3, rim: Rim = "<=", seed: int) -> Prdc:
     """Return precision, recall, F1, density and coverage with 95% intervals.
 
-    Standard errors come from random halves of both sets without replacement, for which no distance is computed anew:
-    a half's balls are found in each image's list of neighbours. Proportions take the hull with Wilson's interval, so
-    a precision of 1.0 from 20 images does not claim to be certain.
+    Standard errors come from random halves of both sets without replacement, for which no distance is
+    computed anew: a half's balls are found in each image's list of neighbours. Proportions take the hull with
+    Wilson's interval, so a precision of 1.0 from 20 images does not claim to be certain.
 
     Args:
         real: Features of the real images, [N1 > k, D], left unchanged.
