@@ -39,13 +39,14 @@ def perceptual_hash(image: Images) -> Hashes:
     return np.concatenate([rightwards.ravel(), downwards.ravel()])
 
 
-def find_near_duplicates(dataset: ImageDataset, *, max_distance: int = 40) -> tuple[Leak, ...]:
+def find_near_duplicates(dataset: ImageDataset, *, max_distance: int = 60) -> tuple[Leak, ...]:
     """Return the pairs of look-alike images that lie in different splits, nearest first.
 
     Args:
         dataset: Data set whose records have splits; images without one are not looked at.
-        max_distance: Most hash bits, of 512, in which two near-duplicates may differ. Unrelated images
-            differ in about half.
+        max_distance: Most hash bits, of 512, in which two near-duplicates may differ. Recompression, noise
+            and small crops change up to about 60; among seven million pairs of dermoscopic images of
+            different lesions the nearest differ in 69, the median in 238.
     """
     records = [record for record in dataset.records if record.split is not None]
     if not records:
