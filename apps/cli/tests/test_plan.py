@@ -137,5 +137,5 @@ def test_record_without_any_text_is_named() -> None:
 
 def test_captions_of_another_data_set_are_refused() -> None:
     captions = {"elsewhere": make_caption("elsewhere", "a caption")}
-    with pytest.raises(DataError, match="none of its records is captioned .* that of another data set"):
+    with pytest.raises(DataError, match=r"none of its records is captioned .* that of another data set"):
         texts_of_records(make_dataset(RECORDS), captions, add_dataset_text=True)

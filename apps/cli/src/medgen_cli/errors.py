@@ -21,6 +21,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 _MISSING_MODEL_ERRORS = ("MissingModelError", "MissingWeightsError", "MissingBackboneError")
+_INPUT_DATA_ERRORS = ("DataError", "ImageFileError", "FeatureFileError", "ScoreFileError")
 _CODES_OF_OS_ERRORS = {
     errno.ENOSPC: RESOURCE,
     errno.EDQUOT: RESOURCE,
@@ -112,7 +113,7 @@ def _exit_code(error: BaseException) -> int:
         return PARTIAL
     if _is_any(error, *_MISSING_MODEL_ERRORS):
         return MISSING_MODEL
-    if _is_any(error, "DataError"):
+    if _is_any(error, *_INPUT_DATA_ERRORS):
         return INPUT_DATA
     if isinstance(error, UsageError | typer.TyperException) or _is_any(
         error, "CheckpointError", "ValidationError"

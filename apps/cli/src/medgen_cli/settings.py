@@ -7,6 +7,7 @@ from medgen_captioning import CaptionConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DataKind = Literal["phantoms", "image-folder", "class-folders", "csv", "ham10000", "medvqa-gi"]
+Metric = Literal["frechet", "kid", "prdc"]
 Policy = Literal["center-crop", "pad", "squash"]
 
 
@@ -82,7 +83,7 @@ class ScoreSettings(Settings):
     """
 
     extractor: str = "efficientnet-lite0"
-    metrics: tuple[str, ...] = ("frechet", "kid", "prdc")
+    metrics: tuple[Metric, ...] = Field(default=("frechet", "kid", "prdc"), min_length=1)
     k: int = Field(default=3, ge=1)
     batch_size: int = Field(default=32, ge=1)
 

@@ -94,10 +94,16 @@ def score_files(
     Features are kept in `features/` beside the sheet: the same images are encoded once.
 
     Raises:
+        UsageError: If there is no such extractor.
+        DataError: If a set is too small for a metric.
+        ImageFileError: If an image cannot be read.
         MissingWeightsError: If the weights of the extractor are not on this machine.
     """
-    from medgen_metrics import ScoreConfig, score_image_files
+    from medgen_metrics import EXTRACTORS, ScoreConfig, score_image_files
 
+    if settings.extractor not in EXTRACTORS and not re.fullmatch(r"random:\d+", settings.extractor):
+        known = ", ".join([*EXTRACTORS, "random:SEED"])
+        raise UsageError(f"score.extractor: no extractor {settings.extractor!r}; known are {known}")
     config = ScoreConfig(
         extractor=settings.extractor,
         metrics=settings.metrics,
@@ -105,6 +111,7 @@ def score_files(
         seed=seed,
         batch_size=settings.batch_size,
     )
+    _check_sizes(real, synthetic, settings)
     sheet = score_image_files(
         real.files,
         synthetic.files,
@@ -120,6 +127,17 @@ def score_files(
     }
     write_json_atomic(scores_file, document)
     return document
+
+
+def _check_sizes(real: ImageFiles, synthetic: ImageFiles, settings: ScoreSettings) -> None:
+    # A covariance needs two images, the k-th neighbour of an image k others.
+    least = settings.k + 1 if "prdc" in settings.metrics else 2
+    for side, images in (("real", real), ("synthetic", synthetic)):
+        if len(images.files) < least:
+            raise DataError(
+                f"{len(images.files)} {side} images are too few: {', '.join(settings.metrics)} with "
+                f"k = {settings.k} need at least {least}"
+            )
 
 
 def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:

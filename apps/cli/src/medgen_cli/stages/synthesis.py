@@ -82,7 +82,10 @@ def draw_images(
     from medgen_models import SamplingJob, load_model, model_sha256, sample_images
 
     index, count = shard
-    model = load_model(model_dir, device=device)
+    try:
+        model = load_model(model_dir, device=device)
+    except ValueError as error:  # no family we know
+        raise UsageError(str(error)) from error
     sha256 = model_sha256(model_dir)
     dataset_dir.mkdir(parents=True, exist_ok=True)
     with lock_folder(dataset_dir, f"shard-{index}-of-{count}.lock"):

@@ -45,7 +45,8 @@ def train_model(
 
     Raises:
         CheckpointError: If the folder holds another training, or any without `resume`.
-        UsageError: If another process trains into the same folder.
+        UsageError: If another process trains into the same folder, or weights are to be selected on a
+            validation split that is not there.
     """
     from medgen_training import TrainingInterrupted, train
 
@@ -54,6 +55,12 @@ def train_model(
             figures = {"images/s": event.images_per_s, **event.figures}
             progress(event.step, event.num_steps, phase=event.stage, figures=figures)
 
+    validation_set = _validation_records(dataset)
+    if config.denoiser.selection == "validation-loss" and validation_set is None:
+        raise UsageError(
+            f"train.denoiser.selection: validation-loss needs a validation split, which {dataset.root} lacks; "
+            "set data.validation_fraction, or use selection last"
+        )
     train_dir.mkdir(parents=True, exist_ok=True)
     with lock_folder(train_dir, "train.lock"), stop_after_step() as stop:
         try:
@@ -65,7 +72,7 @@ def train_model(
                 seed=seed,
                 device=device,
                 resume=resume,
-                validation_set=_validation_records(dataset),
+                validation_set=validation_set,
                 on_event=on_event,
                 should_stop=stop.is_requested,
             )
