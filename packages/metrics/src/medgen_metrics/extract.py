@@ -1,4 +1,4 @@
-"""Image files -> features: each distinct image is decoded and encoded once, and never again while the cache lives.
+"""Image files -> features: each distinct image is encoded once, and never again while the cache lives.
 
 Shapes: N files, B images of a batch, S the size the network takes, D feature width.
 """

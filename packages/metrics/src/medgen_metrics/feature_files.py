@@ -61,7 +61,7 @@ class FeatureSet:
 
 
 def feature_space(extractor: FeatureExtractor, *, decoding: str = "") -> FeatureSpace:
-    """Describe the space of an extractor; `decoding` names what was done before its own preprocessing, if anything."""
+    """Describe the space of an extractor; `decoding` names what precedes its own preprocessing, if anything."""
     preprocessing = ", ".join(part for part in (decoding, extractor.preprocessing.name) if part)
     return FeatureSpace(extractor.id, extractor.sha256, preprocessing, extractor.dim, extractor.comparable)
 
@@ -76,8 +76,8 @@ def require_same_space(real: FeatureSpace, synthetic: FeatureSpace) -> None:
         ours, theirs = getattr(real, field), getattr(synthetic, field)
         if ours != theirs:
             raise FeatureFileError(
-                f"feature sets cannot be compared: {field} is {ours!r} for the real and {theirs!r} for the
-                synthetic " "images; extract both with one extractor and one preprocessing"
+                f"feature sets cannot be compared: {field} is {ours!r} for the real and {theirs!r} for "
+                "the synthetic images; extract both with one extractor and one preprocessing"
             )
 
 
@@ -151,11 +151,11 @@ class FeatureCache:
             or not torch.isfinite(features).all()
         ):
             raise FeatureFileError(
-                f"expected finite features [{len(image_sha256s)}, {self.space.dim}] of
-                {self.space.extractor_id}, " f"got {tuple(features.shape)} with
-                {int((~torch.isfinite(features)).sum())} values NaN or infinite"
+                f"expected finite features [{len(image_sha256s)}, {self.space.dim}] of "
+                f"{self.space.extractor_id}, got {tuple(features.shape)} with "
+                f"{int((~torch.isfinite(features)).sum())} values NaN or infinite"
             )
-        # Named by content: two processes that add to one cache never write the same name with unequal content.
+        # Named by content: two processes that share a cache never write unequal files of one name.
         name = hashlib.sha256("".join(image_sha256s).encode()).hexdigest()[:20]
         header = {"image_sha256": json.dumps(list(image_sha256s)), **_space_header(self.space)}
         _write(self.folder / f"shard-{name}.safetensors", features, header)

@@ -86,8 +86,7 @@ def frechet_distance(real: Tensor, synthetic: Tensor, *, method: FactorMethod = 
     Args:
         real: Features of the real images, [N1 >= 2, D], left unchanged.
         synthetic: Features of the synthetic images, [N2 >= 2, D], left unchanged.
-        method: Factor of each covariance. "auto": rows for a set of at most D samples, else Cholesky, else
-            eigh.
+        method: Factor of each covariance. "auto": rows if N <= D, else Cholesky, else eigh.
 
     Raises:
         ValueError: If a set is not [N >= 2, D] or the widths differ.
@@ -175,7 +174,7 @@ def _factor(features: Tensor, method: FactorMethod) -> _Factor:
 
 def _covariance_factor(covariance: Tensor, method: FactorMethod) -> _Factor:
     """Factor by Cholesky if the matrix is positive definite, else by its eigenvectors."""
-    # A feature that never varies (a dead ReLU channel) makes the matrix singular and adds nothing: leave it out.
+    # A feature that never varies (a dead ReLU channel) makes the matrix singular and adds nothing.
     varies = covariance.diagonal() > 0
     core = covariance[varies][:, varies]
     rows, inverse = (

@@ -2,9 +2,8 @@
 
 MMD^2 = mean k(x, x') + mean k(y, y') - 2 mean k(x, y),  k(x, y) = (x.y / D + 1)^3,  x != x', y != y'
 
-Unbiased, so a score may be slightly negative when both sets come from one distribution. The default sums over
-all
-pairs: cheaper than the customary 100 random subsets of 1,000, and without their noise.
+Unbiased, so a score may be slightly negative when both sets come from one distribution. The default sums
+over all pairs: cheaper than the customary 100 random subsets of 1,000, and without their noise.
 
 Shapes: M real and N synthetic samples, D feature width.
 """

@@ -29,15 +29,13 @@ def nearest_neighbours(
         queries: Features, [Q, D], left unchanged.
         gallery: Features, [G, D], left unchanged.
         k: Number of neighbours K.
-        exclude_self: `queries` and `gallery` are the same rows; row i is no neighbour of itself (by index:
-            copies are).
+        exclude_self: Both are the same rows, and row i is no neighbour of itself (by index; a copy is one).
 
     Returns:
         Distances, [Q, K] float64 ascending, and gallery indices, [Q, K].
 
     Raises:
-        ValueError: If shapes do not fit, features are not finite, or the gallery has fewer than K other
-        items.
+        ValueError: If shapes do not fit, features are not finite, or the gallery is too small for K.
     """
     check_features(queries, gallery)
     if exclude_self and len(queries) != len(gallery):
@@ -68,7 +66,7 @@ def nearest_neighbours(
 def _candidates(
     product: "SquaredDistances", rows: Tensor, num_candidates: int, *, exclude_self: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return approximate squared distances, [R, C] ascending, their indices, and the rounding bound of each row."""
+    """Return approximate squared distances, [R, C] ascending, their indices, and each row's rounding bound."""
     best = torch.full((len(rows), num_candidates), torch.inf, dtype=torch.float64)
     indices = torch.zeros(len(rows), num_candidates, dtype=torch.int64)
     for left in range(0, product.num_gallery, _BLOCK):
@@ -123,13 +121,13 @@ class SquaredDistances:
         """Return float64 distances, [R, C], of query `rows[i]` to gallery items `columns[i]`, [R, C]."""
         width = self._a.shape[1]
         step = max(1, _EXACT_NUMBERS // (width * max(1, columns.shape[1])))
-        parts = []
+        distances = np.empty(tuple(columns.shape))
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
             a = self._queries[rows[some]].double().numpy()[:, None]
             b = self._gallery[columns[some]].double().numpy()
-            parts.append(euclidean(a, b))
-        return torch.from_numpy(np.concatenate(parts))
+            distances[some] = euclidean(a, b)
+        return torch.from_numpy(distances)
 
     @staticmethod
     def _norms(features: Tensor) -> Tensor:
@@ -146,7 +144,7 @@ class SquaredDistances:
 
 
 def euclidean(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return |a - b| over the last axis; the same pair gives the same bits, in either order and in any batch."""
+    """Return |a - b| over the last axis; one pair gives the same bits in either order and in any batch."""
     return np.asarray(np.sqrt(np.square(a - b).sum(axis=-1)))
 
 

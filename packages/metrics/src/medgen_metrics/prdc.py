@@ -1,10 +1,10 @@
 """Precision, recall, F1 (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
 Around every image lies a ball that reaches its k-th nearest neighbour in its own set.
-precision: share of synthetic images inside any real ball.   recall: share of real images inside any synthetic
-ball.
-density: real balls around a synthetic image, divided by k.  coverage: share of real balls with a synthetic
-image.
+precision: share of synthetic images inside any real ball.
+recall: share of real images inside any synthetic ball.
+density: number of real balls around a synthetic image, divided by k.
+coverage: share of real balls that hold a synthetic image.
 
 Memory is bounded: only one block of the distance table exists at a time. Values are exact: a distance that
 rounding could move across the rim of a ball is computed again in float64.
@@ -43,7 +43,7 @@ class Prdc:
 
 @dataclass(frozen=True)
 class _BallHits:
-    """What the balls of one set hold of another set, for the whole sets (row 0) and for random halves of them."""
+    """What the balls of one set hold of another, for the whole sets (row 0) and for random halves of them."""
 
     queries_inside: NDArray[np.int64]  # queries inside at least one ball, [1 + H]
     balls_filled: NDArray[np.int64]  # balls with at least one query, [1 + H]
@@ -125,7 +125,7 @@ def _f1_estimate(value: float, standard_error: float, precision: Estimate, recal
 
 
 def _spread(values: Floats) -> float:
-    """Return the standard deviation over the halves: the standard error of the whole (see `random_halves`)."""
+    """Return the standard deviation over the halves, which is the standard error of the whole."""
     return float(values[1:].std(ddof=1)) if len(values) > 2 else 0.0
 
 

@@ -21,7 +21,7 @@ from medgen_metrics.features.protocol import MissingWeightsError
 from medgen_metrics.features.weights import read_weights, weights_sha256
 from medgen_metrics.preprocessing import Preprocessing
 
-# One row per stage: expansion, kernel, stride of its first block, output channels, blocks (Tan and Le 2019, table 1).
+# One row per stage (Tan and Le 2019, table 1): expansion, kernel, stride of its first block, channels, blocks.
 _STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -35,7 +35,7 @@ _BATCH_NORM_EPS = 1e-3
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding: with stride 2, the odd pixel of padding goes right and below."""
+    """Convolution with TensorFlow's "same" padding: an odd pixel of padding goes right and below."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, [B, C, H, W] to [B, C', ceil(H / stride), ceil(W / stride)]."""
@@ -157,8 +157,8 @@ class EfficientNetLite0Extractor:
         network.load_state_dict(state, strict=True)
         network.eval().requires_grad_(requires_grad=False)
         fold_batch_norm(network)
-        self._network = network.to(device=device, memory_format=torch.channels_last)  # type:
-        ignore[call-overload] self._device = torch.device(device)
+        self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = torch.device(device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return features, [B, 1280] float32 on the CPU, of [B, 3, H, W] uint8 images."""
