@@ -74,11 +74,12 @@ def _wall_sentences(view: View, measures: RegionMeasures) -> list[str]:
 
 def _skin_sentences(measures: RegionMeasures) -> list[str]:
     shape = f"{_size_word(measures.area)}, {_shape_word(measures.ellipse)}"
+    place = place_phrase(measures.place)
     outline = "symmetric" if measures.ellipse.symmetry >= 0.8 else "asymmetric"
     border = "well-defined" if measures.edge_sharpness >= 0.5 else "blurred"
     edge = " and reaches the edge of the view" if measures.cut_off > 0.2 else ""
     return [
-        f", with {article(shape).lower()} {shape} patch {place_phrase(measures.place)}, {_colours(measures)}.",
+        f", with {article(shape).lower()} {shape} patch {place}, {_colours(measures)}.",
         f"Its outline is {outline}{edge}, its border {border}.",
         f"Its texture is {_texture_word(measures.roughness)}.",
         f"The surrounding skin is {measures.surrounding_colour}.",

@@ -1,10 +1,11 @@
-"""Sentences that captions begin with, and the instructions of Med-Art (Guo et al. 2025, section 2.1, Table 1)."""
+"""Sentences that captions begin with, and the request of Med-Art (Guo et al. 2025, section 2.1, Table 1)."""
 
 # What Table 1 asks a vision-language model to look at.
 VISUAL_FEATURES = {
     "dermoscopic": "specific color, symmetry, border, shape, texture and dermoscopic patterns",
     "endoscopic": (
-        "specific color, shape, surrounding mucosa, surface texture, bleeding condition, and other relevant details"
+        "specific color, shape, surrounding mucosa, surface texture, bleeding condition, "
+        "and other relevant details"
     ),
 }
 

@@ -2,8 +2,8 @@
 
 Shapes: H x W working size, N pixels of tissue. Colour differences are in Lab units.
 
-Nothing here is learned. A smooth surface is fitted to the colour of the tissue, robustly, so that findings do not
-bend it; what stands out is what the surface does not explain, measured against the usual spread.
+Nothing here is learned. A smooth surface is fitted to the colour of the tissue, robustly, so that findings do
+not bend it; what stands out is what the surface does not explain, measured against the usual spread.
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,8 @@ from medgen_captioning.view import View
 Background = Literal["rim", "surface"]
 
 _MIN_TISSUE = 0.05
+# Share of the field below which a region is a speck.
+_SPECK = 0.01
 # A smaller spread than this is called this: below it, differences are noise of the sensor. [L, a, b]
 _LEAST_SPREAD = np.array([5.0, 2.2, 2.2], dtype=np.float32)
 # How much less a place at the edge of the field counts than one in the middle.
@@ -76,12 +78,18 @@ def _grow_from_peak(view: View, smooth: Map, usable: Mask, pull: float) -> Mask:
     mass = blur(blur(excess, 9), 9) * _centrality(view.field, pull)
     place = peak(np.where(usable, mass, -1))
     height = float(smooth[grow(single(place, usable.shape), 3) & usable].max())
-    inside = usable & (smooth >= max(0.45 * height, 0.8 * _otsu(smooth[usable])))
-    if not inside.any():
-        return inside
-    # Reflections on a finding belong to it.
-    seed = single(nearest(inside, place), inside.shape)
-    return without_threads(fill_holes(flood(seed, inside | (view.wet & (smooth > 0))))) & view.field
+    least = 0.8 * _otsu(smooth[usable])
+    mask = np.zeros_like(usable)
+    # A peak much higher than its finding would leave only a speck: then look lower.
+    for share in (0.45, 0.3, 0.2):
+        inside = usable & (smooth >= max(share * height, least))
+        if np.count_nonzero(mask) >= _SPECK * np.count_nonzero(view.field) or not inside.any():
+            break
+        # Reflections on a finding belong to it.
+        seed = single(nearest(inside, place), inside.shape)
+        joined = flood(seed, inside | (view.wet & (smooth > 0)))
+        mask = without_threads(fill_holes(joined)) & view.field
+    return mask
 
 
 def _fit_surface(view: View) -> Lab:
@@ -132,8 +140,9 @@ def _discount_gut(scaled: Lab, expected: Lab) -> Lab:
     hue = expected[..., 1:] / np.maximum(np.linalg.norm(expected[..., 1:], axis=-1, keepdims=True), 1)
     paler = np.minimum((chroma * hue).sum(axis=-1, keepdims=True), 0) * (lightness > 0)
     chroma = chroma - np.float32(0.85) * paler * hue
-    # Less red than its surroundings is more often bile, stool or a fold near the lamp than a finding.
-    chroma[..., 0] *= np.where(chroma[..., 0] < 0, np.float32(0.3), np.float32(1))
+    # Less red than around is more often bile, stool or a fold near the lamp than a finding; bluer is dye.
+    faded = (chroma[..., 0] < 0) & (chroma[..., 1] > -3)
+    chroma[..., 0] *= np.where(faded, np.float32(0.3), np.float32(1))
     # Dark means far or shaded; lighter may be raised towards the lamp.
     return np.concatenate([np.maximum(lightness, 0) * np.float32(0.5), chroma], axis=-1)
 

@@ -69,7 +69,7 @@ def _average_blocks(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _visible_field(lab: Lab) -> Mask:
     """Return the image without the black that is joined to its edge, and without green overlays."""
     black = (lab[..., 0] < 14) & (np.hypot(lab[..., 1], lab[..., 2]) < 14)
-    hidden = flood(border(black.shape), black) | (lab[..., 1] < -18)
+    hidden = flood(border(black.shape), black) | (lab[..., 1] < -30)
     if not hidden.any():
         return ~hidden
     # The edge of the surround is half black; lettering in it is an island apart from the main piece.
