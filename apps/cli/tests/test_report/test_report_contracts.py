@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 
 from medgen_classify import ClassifyConfig
 from medgen_cli.report import build_report
+from medgen_cli.report.numbers import as_interval, as_number, score_name
+from medgen_cli.settings import ScoreSettings
 from medgen_cli.stages.classification import classify_datasets
+from medgen_cli.stages.scoring import files_of_dataset, score_files
 from medgen_data.image_folder import read_image_folder
 
 
@@ -42,3 +46,32 @@ def test_what_the_classify_stage_writes_is_on_the_page(run_dir: Path) -> None:
     assert figures["classification"]["difference"]["weighted_f1"] == {
         name: written["classification"]["difference"]["weighted_f1"][name] for name in ("value", "interval")
     }
+
+
+def test_what_the_scores_stage_writes_is_on_the_page(run_dir: Path) -> None:
+    scores_file = run_dir / "scores" / "scores.json"
+    scores_file.unlink()
+    document = score_files(
+        files_of_dataset(read_image_folder(run_dir / "data" / "dataset").select(split="test")),
+        files_of_dataset(read_image_folder(run_dir / "synthetic" / "dataset")),
+        ScoreSettings(extractor="random:0"),
+        scores_file,
+        seed=0,
+        device="cpu",
+    )
+    html = html_text(build_report(run_dir))
+    assert {score["name"] for score in document["scores"]} >= {"frechet", "kid", "precision", "recall"}
+    for score in document["scores"]:
+        assert score_name(score["name"]) in html
+        assert f">{as_number(score['value'])}</td>" in html
+        assert f">{as_interval(tuple(score['interval']))}</td>" in html
+        assert score["estimator"] in html
+        for warning in score["warnings"]:
+            assert warning in html
+    figures = json.loads((run_dir / "report.json").read_text())
+    assert figures["verdicts"][0]["value"] == document["scores"][0]["value"]
+    assert figures["scores"]["real_fingerprint"] == document["real_fingerprint"]
+
+
+def html_text(report_file: Path) -> str:
+    return unescape(report_file.read_text(encoding="utf-8"))

@@ -86,6 +86,7 @@ _SCORE_NAMES = {
     "kid": "Kernel distance (KID)",
     "precision": "Precision",
     "recall": "Recall",
+    "f1": "F1 of precision and recall",
     "density": "Density",
     "coverage": "Coverage",
 }

@@ -74,7 +74,8 @@ class Score(Sheet):
     num_real: int
     num_synthetic: int
     extractor: Extractor
-    preprocessing: Any = None
+    preprocessing: str | None = None
+    estimator: str | None = None  # settings, and kind of interval
     warnings: tuple[str, ...] = ()
 
 
@@ -89,6 +90,11 @@ class ScoreFile(Sheet):
     def warnings(self) -> tuple[str, ...]:
         """All warnings of the file, each once, in order."""
         return tuple(dict.fromkeys(warning for score in self.scores for warning in score.warnings))
+
+    @property
+    def extractors(self) -> tuple[tuple[Extractor, str | None], ...]:
+        """What made the features, with the preprocessing before it; each once, in order."""
+        return tuple(dict.fromkeys((score.extractor, score.preprocessing) for score in self.scores))
 
 
 class Figure(Sheet):
