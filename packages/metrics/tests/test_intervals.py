@@ -1,0 +1,55 @@
+import math
+
+import numpy as np
+import pytest
+from medgen_metrics.intervals import (
+    normal_estimate,
+    proportion_estimate,
+    random_halves,
+    wilson_interval,
+)
+
+
+def test_normal_interval_is_centred_and_cut_at_the_ends_of_the_range() -> None:
+    assert normal_estimate(5.0, 1.0).interval == pytest.approx((3.04003602, 6.95996398))
+    assert normal_estimate(0.5, 1.0, lowest=0.0, highest=1.0).interval == (0.0, 1.0)
+
+
+def test_wilson_interval_solves_its_defining_equation() -> None:
+    # Both ends p satisfy |share - p| = z sqrt(p (1 - p) / n).
+    for end in wilson_interval(17, 60):
+        assert abs(17 / 60 - end) == pytest.approx(1.959963984540054 * math.sqrt(end * (1 - end) / 60))
+
+
+@pytest.mark.parametrize(("num_hits", "expected"), [(0, (0.0, 0.16113)), (20, (0.83887, 1.0))])
+def test_wilson_interval_has_a_width_where_all_trials_agree(
+    num_hits: int, expected: tuple[float, float]
+) -> None:
+    assert wilson_interval(num_hits, 20) == pytest.approx(expected, abs=1e-5)
+
+
+def test_wilson_refuses_more_hits_than_trials() -> None:
+    with pytest.raises(ValueError, match="got 3 of 2"):
+        wilson_interval(3, 2)
+
+
+def test_proportion_takes_the_wider_of_both_intervals_at_each_end() -> None:
+    wide = proportion_estimate(30, 60, standard_error=0.2)
+    narrow = proportion_estimate(30, 60, standard_error=0.0)
+    assert wide.interval == pytest.approx((0.5 - 1.96 * 0.2, 0.5 + 1.96 * 0.2), abs=1e-4)
+    assert narrow.interval == wilson_interval(30, 60)
+
+
+def test_halves_hold_half_the_set_and_repeat_with_the_seed() -> None:
+    halves = random_halves(11, 7, np.random.default_rng(3))
+    assert halves.shape == (7, 11)
+    assert (halves.sum(axis=1) == 6).all()
+    np.testing.assert_array_equal(halves, random_halves(11, 7, np.random.default_rng(3)))
+
+
+def test_spread_of_a_mean_over_halves_is_its_standard_error() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=400)
+    halves = random_halves(400, 4000, generator)
+    means = np.array([values[half].mean() for half in halves])
+    assert means.std(ddof=1) == pytest.approx(values.std(ddof=1) / math.sqrt(400), rel=0.05)
