@@ -131,7 +131,7 @@ def test_caption_alone_when_the_data_set_text_is_left_out() -> None:
 
 
 def test_record_without_any_text_is_named() -> None:
-    with pytest.raises(DataError, match=r"record r1 has no caption; run `medgen caption`"):
+    with pytest.raises(DataError, match=r"record r1 has no text; give the captions"):
         texts_of_records(make_dataset(RECORDS[1:2]), {}, add_dataset_text=False)
 
 

@@ -198,3 +198,17 @@ def _hold_lock(run_dir: Path) -> "subprocess.Popen[str]":
     assert holder.stdout is not None
     assert holder.stdout.readline() == "locked\n"
     return holder
+
+
+def test_continued_run_keeps_its_start_its_options_and_its_highest_peak(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"name": "x", "recipe": RECIPE, "device": "cpu", "provenance": PROVENANCE}
+    with open_run(tmp_path, overrides=["seed=0"], **options) as run:
+        run.finish(
+            "interrupted", exit_code=130, memory={"peak_memory_bytes": 900, "peak_gpu_memory_bytes": None}
+        )
+    first = read_run(tmp_path)
+    with open_run(tmp_path, overrides=[], **options) as run:
+        run.finish("complete", exit_code=0, memory={"peak_memory_bytes": 300, "peak_gpu_memory_bytes": None})
+    second = read_run(tmp_path)
+    assert (second.started_at, second.overrides) == (first.started_at, ("seed=0",))
+    assert (second.peak_memory_bytes, second.peak_gpu_memory_bytes) == (900, None)

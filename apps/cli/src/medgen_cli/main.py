@@ -1,5 +1,6 @@
 """The command line: commands, and the boundary where every error becomes an exit code and a clear line."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -86,6 +87,9 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `medgen` script."""
+    # Our own progress goes to stderr; bars of other libraries would fill a log file with control characters.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     raise_on_sigterm()
     sys.exit(run_command_line(sys.argv[1:]))
 

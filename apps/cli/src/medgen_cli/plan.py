@@ -55,7 +55,8 @@ def texts_of_records(
         both = (*own, *([caption.text] if caption else []))
         if not both:
             raise DataError(
-                f"{dataset.root}: record {record.record_id} has no caption; run `medgen caption` on it"
+                f"{dataset.root}: record {record.record_id} has no text; give the captions that `medgen caption` "
+                "makes of this data set"
             )
         texts[record.record_id] = tuple(dict.fromkeys(both))
     return texts

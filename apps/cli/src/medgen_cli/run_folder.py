@@ -31,6 +31,7 @@ Status = Literal["running", "complete", "partial", "failed", "interrupted"]
 
 RECORD_NAME = "run.json"
 LOCK_NAME = "run.lock"
+_PEAKS = ("peak_memory_bytes", "peak_gpu_memory_bytes")
 
 
 class StageRecord(BaseModel):
@@ -159,8 +160,12 @@ class RunFolder:
         error: str | None = None,
         memory: Mapping[str, int | None] | None = None,
     ) -> None:
-        """Write the last word about the run."""
-        self._update(status=status, exit_code=exit_code, error=error, finished_at=_now(), **(memory or {}))
+        """Write the last word about the run; `memory` holds this attempt's peaks, in bytes."""
+        peaks = {
+            name: max(filter(None, (getattr(self.record, name), (memory or {}).get(name))), default=None)
+            for name in _PEAKS
+        }
+        self._update(status=status, exit_code=exit_code, error=error, finished_at=_now(), **peaks)
         self.log(f"run {status}", exit_code=exit_code)
 
     def _is_finished(self, name: str, key: str) -> bool:
@@ -222,19 +227,21 @@ def open_run(
     with lock_folder(run_dir):
         earlier = read_run(run_dir) if (run_dir / RECORD_NAME).exists() else None
         stages = earlier.stages if earlier else {}
+        same: dict[str, Any] = {}
         if earlier and (changes := diff_fields(earlier.recipe, recipe)):
             if not fork:
                 raise UsageError(_refusal(run_dir, changes))
             write_json_atomic(_history_place(run_dir, RECORD_NAME), earlier.model_dump(mode="json"))
+        elif earlier:
+            # A run that continues stays one run: its first start, its options, its highest peaks.
+            same = earlier.model_dump(include={"started_at", "overrides", *_PEAKS})
         record = RunRecord(
             name=name,
             status="running",
             recipe=dict(recipe),
-            overrides=tuple(overrides),
             device=device,
             stages=stages,
-            started_at=_now(),
-            **provenance,
+            **{"started_at": _now(), "overrides": tuple(overrides), **same, **provenance},
         )
         run = RunFolder(run_dir, record)
         write_text_atomic(

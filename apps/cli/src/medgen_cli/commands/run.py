@@ -8,7 +8,7 @@ import typer
 
 from medgen_cli.commands.options import AsJson, Device, Overrides
 from medgen_cli.errors import PARTIAL, PartialError, UsageError
-from medgen_cli.output import print_note, print_result
+from medgen_cli.output import print_result
 
 _Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder.")]
 _Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Another seed than the recipe's.")]
@@ -116,5 +116,3 @@ def _run(
     print_result(result, as_json=as_json, lines=[*summary_lines(summary), f"report {report_file}"])
     if num_problems:
         raise PartialError(f"{num_problems} rows failed; each is listed in a problems.jsonl below {out}")
-    if not as_json:
-        print_note("done")
