@@ -1,0 +1,136 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from medgen_metrics import (
+    FeatureFileError,
+    ScoreConfig,
+    extract_features,
+    frechet_distance,
+    kernel_distance,
+    load_extractor,
+    prdc,
+    read_scores,
+    score_features,
+    score_image_files,
+    write_scores,
+)
+from PIL import Image
+
+Write = Callable[..., list[Path]]
+CONFIG = ScoreConfig(extractor="random:0", batch_size=8)
+
+
+def test_sheet_holds_what_the_single_functions_return(image_folder: Write, tmp_path: Path) -> None:
+    real, synthetic = image_folder("real", 20, seed=0), image_folder("synthetic", 20, seed=1)
+    sheet = score_image_files(real, synthetic, CONFIG, features_dir=tmp_path / "f")
+    extractor = load_extractor("random:0")
+    a, b = (
+        extract_features(files, extractor, features_dir=tmp_path / "g").feature_set.features
+        for files in (real, synthetic)
+    )
+    values = prdc(a, b, k=3, seed=0)
+    assert {score.name: score.value for score in sheet.scores} == pytest.approx(
+        {
+            "frechet": frechet_distance(a, b),
+            "kid": kernel_distance(a, b).value,
+            "precision": values.precision.value,
+            "recall": values.recall.value,
+            "f1": values.f1.value,
+            "density": values.density.value,
+            "coverage": values.coverage.value,
+        },
+        rel=1e-6,
+    )
+    for score in sheet.scores:
+        assert score.interval[0] <= score.value <= score.interval[1]
+        assert (score.num_real, score.num_synthetic) == (20, 20)
+        assert (score.extractor.id, score.extractor.sha256) == (extractor.id, extractor.sha256)
+    write_scores(tmp_path / "scores.json", sheet)
+    assert read_scores(tmp_path / "scores.json") == sheet
+
+
+def test_same_images_score_perfectly_and_are_reported_as_shared(image_folder: Write, tmp_path: Path) -> None:
+    files = image_folder("real", 12, seed=0)
+    sheet = score_image_files(files, files, CONFIG, features_dir=tmp_path / "f")
+    assert sheet["frechet"].value == pytest.approx(0.0, abs=1e-9)
+    assert sheet["precision"].value == sheet["recall"].value == 1.0
+    assert sheet.real_fingerprint == sheet.synthetic_fingerprint
+    assert "12 image(s) are in both sets, byte for byte" in sheet["kid"].warnings
+
+
+def test_worse_images_score_worse(image_folder: Write, tmp_path: Path) -> None:
+    real, alike = image_folder("real", 30, seed=0), image_folder("alike", 30, seed=1)
+    flat = image_folder("flat", 30, seed=2)
+    for file in flat:
+        with Image.open(file) as image:
+            pale = image.point(lambda value: 200 + value // 8)
+        pale.save(file)
+    good, bad = (
+        score_image_files(real, other, CONFIG, features_dir=tmp_path / "f") for other in (alike, flat)
+    )
+    assert good["frechet"].interval[1] < bad["frechet"].interval[0]
+    assert good["kid"].interval[1] < bad["kid"].interval[0]
+    assert good["precision"].interval[0] > bad["precision"].interval[1]
+
+
+def test_warnings_name_what_could_mislead(image_folder: Write, tmp_path: Path) -> None:
+    real = image_folder("real", 6, seed=0)
+    synthetic = image_folder("synthetic", 7, seed=1, suffix=".jpg")
+    synthetic += image_folder("large", 1, seed=2, size=50, suffix=".jpg")
+    real[1].write_bytes(real[0].read_bytes())
+    Image.fromarray(torch.arange(1600).view(40, 40).to(torch.uint16).numpy()).save(real[5])
+    sheet = score_image_files(real, synthetic, CONFIG, features_dir=tmp_path / "f")
+    assert sheet["kid"].warnings == (
+        "1 of 6 real images are copies of another in the set, byte for byte",
+        "1 real image(s) have 16 bits and were scaled to 8 over sixteen_bit_range",
+        "synthetic images have 2 sizes (7 of 8 are 40 x 40); all are resized to one square",
+        "file formats differ: real PNG, synthetic JPEG; JPEG artefacts alone move distances",
+        "set sizes differ: 6 real, 8 synthetic",
+        "the extractor has random weights: not comparable with any other figure",
+    )
+    assert (
+        sheet["frechet"].warnings[-1].startswith("6 images for 64 features: the distance is biased upwards")
+    )
+
+
+def test_progress_counts_both_sets(image_folder: Write, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    score_image_files(
+        image_folder("real", 9, seed=0),
+        image_folder("synthetic", 5, seed=1),
+        replace(CONFIG, metrics=("kid",)),
+        features_dir=tmp_path / "f",
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(0, 14), (8, 14), (9, 14), (9, 14), (14, 14)]
+
+
+def test_features_of_two_extractors_are_refused(image_folder: Write, tmp_path: Path) -> None:
+    files = image_folder("real", 5, seed=0)
+    first, second = (
+        extract_features(files, load_extractor(name), features_dir=tmp_path / "f").feature_set
+        for name in ("random:0", "random:1")
+    )
+    with pytest.raises(FeatureFileError, match="extractor_id is 'random:0' for the real and 'random:1'"):
+        score_features(first, second, CONFIG)
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"metrics must be some of frechet, kid, prdc, got \('fid',\)"):
+        ScoreConfig(metrics=("fid",))
+    with pytest.raises(ValueError, match="k and batch_size must be at least 1, got k=0"):
+        ScoreConfig(k=0)
+
+
+def test_import_needs_neither_torchmetrics_nor_generator_libraries() -> None:
+    program = "import sys, medgen_metrics; print(*[name for name in sys.modules if '.' not in name])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "medgen_metrics" in loaded
+    assert not {"torchmetrics", "torchvision", "scipy", "sklearn", "diffusers", "transformers"} & set(loaded)
