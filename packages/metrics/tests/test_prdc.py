@@ -94,6 +94,7 @@ def test_far_sets_share_nothing_and_still_have_an_interval(gaussian: Draw) -> No
     assert values.precision.value == values.recall.value == values.f1.value == values.density.value == 0.0
     assert 0.0 < values.precision.interval[1] < 0.1
     assert 0.0 < values.f1.interval[1] < 0.1
+    assert 0.0 < values.density.interval[1] < 0.1
 
 
 def test_copies_lie_on_their_own_rim() -> None:

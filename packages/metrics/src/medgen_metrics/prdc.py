@@ -27,7 +27,7 @@ Rim = Literal["<=", "<"]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 _BLOCK = 1024
-_NUM_HALVES = 50
+_NUM_HALVES = 100
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,16 @@ def _summarise(
         precision=precision_estimate,
         recall=recall_estimate,
         f1=_f1_estimate(float(f1[0]), _spread(f1), precision_estimate, recall_estimate),
-        density=normal_estimate(float(density[0]), _spread(density), lowest=0.0),
+        density=_density_estimate(float(density[0]), _spread(density), precision_estimate, k),
         coverage=proportion_estimate(int(real_balls.balls_filled[0]), int(num_real[0]), _spread(coverage)),
     )
+
+
+def _density_estimate(value: float, standard_error: float, precision: Estimate, k: int) -> Estimate:
+    """Return density; where no ball holds an image, up to one ball for each image that Wilson leaves possible."""
+    if value > 0:
+        return normal_estimate(value, standard_error, lowest=0.0)
+    return Estimate(value, standard_error, (0.0, precision.interval[1] / k))
 
 
 def _f1_estimate(value: float, standard_error: float, precision: Estimate, recall: Estimate) -> Estimate:
