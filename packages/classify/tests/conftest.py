@@ -34,7 +34,10 @@ def blob(colour: str, quadrant: int, rng: np.random.Generator, size: int = 64) -
 
 @pytest.fixture
 def make_set(tmp_path: Path) -> MakeSet:
-    """Return a function that writes a blob set; image i has colour i % 3 and quadrant i % 4."""
+    """Return a function that writes a blob set; image i has colour i % 3 and quadrant i % 4.
+
+    `shown` gives the colour that is drawn for a labelled one.
+    """
 
     def write(
         name: str,
@@ -45,7 +48,7 @@ def make_set(tmp_path: Path) -> MakeSet:
         colours: tuple[str, ...] = tuple(COLOURS),
         split: Callable[[int], str | None] = lambda index: None,
         group: Callable[[int], str | None] = lambda index: None,
-        shown: Callable[[str], str] = lambda colour: colour,
+        shown: Callable[[str, int], str] = lambda colour, index: colour,
     ) -> ImageDataset:
         rng = np.random.default_rng(seed)
         records = []
@@ -60,7 +63,7 @@ def make_set(tmp_path: Path) -> MakeSet:
                 facts={"quadrant": QUADRANTS[quadrant], "serial": index},
                 generation=_generation(index) if generated else None,
             )
-            content = encode_png(blob(shown(colour), quadrant, rng))
+            content = encode_png(blob(shown(colour, index), quadrant, rng))
             write_bytes_atomic(tmp_path / name / record.file_name, content, durable=False)
             records.append(record)
         return write_card_and_rows(

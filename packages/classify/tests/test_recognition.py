@@ -21,7 +21,9 @@ def test_a_faithful_generator_is_recognised(judge: Classifier, make_set: MakeSet
 
 
 def test_a_generator_that_always_draws_red_is_found_out(judge: Classifier, make_set: MakeSet) -> None:
-    synthetic = make_set("synthetic", num_images=60, seed=1, generated=True, shown=lambda _: "red")
+    synthetic = make_set(
+        "synthetic", num_images=60, seed=1, generated=True, shown=lambda colour, index: "red"
+    )
     result = recognition(judge, synthetic)
     assert result.share.value == pytest.approx(1 / 3, abs=0.04)
     assert result.per_class["red"].value >= 0.95

@@ -17,9 +17,13 @@ MakeSet = Callable[..., ImageDataset]
 CONFIG = ClassifyConfig(epochs=12)
 
 
-def swapped(colour: str) -> str:
+def swapped(colour: str, index: int) -> str:
     """Draw blue for green and green for blue: a generator that confuses two classes."""
     return {"blue": "green", "green": "blue"}.get(colour, colour)
+
+
+def sometimes_swapped(colour: str, index: int) -> str:
+    return swapped(colour, index) if index % 5 == 0 else colour
 
 
 def test_a_generator_that_confuses_classes_is_worth_less_than_real_images(make_set: MakeSet) -> None:
@@ -49,9 +53,11 @@ def test_the_same_training_set_twice_differs_by_exactly_nothing(make_set: MakeSe
 
 
 def test_exchanging_the_two_turns_the_sign_of_every_difference(make_set: MakeSet) -> None:
-    real, test_set = make_set("real"), make_set("test", num_images=60, seed=1)
+    real, test_set = make_set("real"), make_set("test", num_images=60, seed=1, shown=sometimes_swapped)
     one, other = (
-        evaluate_classifier(train_classifier(real, ClassifyConfig(epochs=2), seed=seed), test_set, seed=0)
+        evaluate_classifier(
+            train_classifier(real, ClassifyConfig(epochs=1, learning_rate=2e-4), seed=seed), test_set, seed=0
+        )
         for seed in (0, 1)
     )
     forward, backward = paired_differences(one, other), paired_differences(other, one)

@@ -31,7 +31,7 @@ class TinyNet(nn.Module):
     something lies in the image stays readable. Group norm, so a result never depends on the batch.
     """
 
-    def __init__(self, num_classes: int, *, image_size: int = TINY_IMAGE_SIZE, width: int = 96) -> None:
+    def __init__(self, num_classes: int, *, image_size: int = TINY_IMAGE_SIZE, width: int = 64) -> None:
         super().__init__()
         if image_size % TINY_IMAGE_SIZE:
             raise ValueError(

@@ -51,7 +51,7 @@ class ClassifyConfig(BaseModel):
     attribute: Annotated[str, Field(pattern=r"^(label|facts\..+)$")] = "label"
     image_size: Annotated[int, Field(ge=16)] | None = None
     fit: FitPolicy = "center-crop"
-    epochs: Annotated[int, Field(ge=1)] = 20
+    epochs: Annotated[int, Field(ge=1)] = 12
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
     batch_size: Annotated[int, Field(ge=1)] = 32

@@ -53,7 +53,7 @@ def wilson_interval(num_successes: float, num_trials: float) -> Interval:
     # At the ends the formula is exact in theory and off by one rounding in practice.
     low = 0.0 if num_successes == 0 else centre - half
     high = 1.0 if num_successes == num_trials else centre + half
-    return low, high
+    return float(low), float(high)
 
 
 def wilson_figure(num_successes: float, num_trials: float) -> Figure:
