@@ -33,6 +33,7 @@ ImageErrorCode = Literal[
 
 MAX_FILE_BYTES = 512 * 2**20
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+_PNG_END = b"IEND\xae\x42\x60\x82"  # name and check sum of the empty last chunk
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -209,11 +210,13 @@ def _open_header(content: bytes) -> Image.Image:
 def _check_whole(content: bytes, image_format: str | None) -> None:
     """Refuse damage that the decoder alone would pass over."""
     if image_format == "PNG":
+        if _PNG_END not in content:
+            raise ImageError("truncated", "is cut off (no end chunk); copy or download it again")
         try:
             Image.open(io.BytesIO(content), formats=("PNG",)).verify()  # check sums of all chunks
         except _BROKEN as error:
             raise _damaged(error) from error
-    # Inside the coded data neither marker can occur, so the last end must follow the last start.
+    # Inside the coded pixels neither marker can occur, so the last end must follow the last start.
     elif image_format in ("JPEG", "MPO") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
         raise ImageError("truncated", "is cut off (no end marker); copy or download it again")
 

@@ -63,6 +63,7 @@ def assign_splits(
         num_kept = len(wanted) - position  # the later parts and train need one group each
         for group in _choose_groups(free, labels, targets, shares[split], num_kept):
             placed.update(dict.fromkeys(group, split))
+    _check_every_part(labels, placed, wanted)
     return tuple(
         record.model_copy(update={"split": placed.get(record.record_id, "train")}) for record in records
     )
@@ -120,6 +121,21 @@ def _check_enough_groups(groups: Sequence[Group], labels: dict[str, Label], *, n
         )
 
 
+def _check_every_part(labels: dict[str, Label], placed: dict[str, Split], wanted: Sequence[Split]) -> None:
+    present = {(label, placed.get(record_id, "train")) for record_id, label in labels.items()}
+    lost = [
+        f"{'(no label)' if label is None else label} in {split}"
+        for label in sorted(set(labels.values()), key=lambda label: label or "")
+        for split in (*wanted, "train")
+        if (label, split) not in present
+    ]
+    if lost:
+        raise DataError(
+            f"groups of several classes cannot be divided so that each part has each class: none of "
+            f"{list_briefly(lost)}; choose another seed or fraction, or smaller groups"
+        )
+
+
 def _choose_groups(
     groups: Sequence[Group],
     labels: dict[str, Label],
@@ -127,18 +143,19 @@ def _choose_groups(
     share: Fraction,
     num_kept: int,
 ) -> list[Group]:
-    mixed = [group for group in groups if len({labels[record_id] for record_id in group}) > 1]
-    chosen = _choose_mixed(mixed, labels, share)
-    have = Counter(labels[record_id] for group in chosen for record_id in group)
     pure: dict[Label, list[Group]] = defaultdict(list)
+    mixed = []
     for group in groups:
-        if len({labels[record_id] for record_id in group}) == 1:
+        classes = {labels[record_id] for record_id in group}
+        if len(classes) == 1:
             pure[labels[group[0]]].append(group)
+        else:
+            mixed.append(group)
+    chosen = _choose_mixed(mixed, labels, share, caps={label: targets[label] for label in pure})
+    have = Counter(labels[record_id] for group in chosen for record_id in group)
+    taken = set(chosen)
     kept_mixed = Counter(
-        label
-        for group in mixed
-        if group not in chosen
-        for label in {labels[record_id] for record_id in group}
+        label for group in mixed if group not in taken for label in {labels[record_id] for record_id in group}
     )
     for label, candidates in pure.items():
         keep = max(0, num_kept - kept_mixed[label])
@@ -147,17 +164,36 @@ def _choose_groups(
     return chosen
 
 
-def _choose_mixed(groups: Sequence[Group], labels: dict[str, Label], share: Fraction) -> list[Group]:
-    """Take groups of several classes, in order, as long as each brings the classes nearer to their share."""
-    counts = [Counter(labels[record_id] for record_id in group) for group in groups]
-    missing = {label: share * total for label, total in sum(counts, Counter()).items()}
+def _choose_mixed(
+    groups: Sequence[Group], labels: dict[str, Label], share: Fraction, caps: dict[Label, int]
+) -> list[Group]:
+    """Take groups of several classes, in order, as long as each brings the classes nearer to their share.
+
+    A class that groups of its own can fill up is never taken beyond its cap.
+    """
+    counts = {group: Counter(labels[record_id] for record_id in group) for group in groups}
+    missing = {label: share * total for label, total in sum(counts.values(), Counter()).items()}
+    room = Counter(caps)
+
+    def gain(group: Group) -> Fraction:
+        return sum(
+            (abs(missing[label]) - abs(missing[label] - number) for label, number in counts[group].items()),
+            Fraction(0),
+        )
+
+    def fits(group: Group) -> bool:
+        return all(label not in caps or number <= room[label] for label, number in counts[group].items())
+
     chosen = []
-    for group, count in zip(groups, counts, strict=True):
-        gain = sum(abs(missing[label]) - abs(missing[label] - number) for label, number in count.items())
-        if gain > 0:
+    for group in groups:
+        if fits(group) and gain(group) > 0:
             chosen.append(group)
-            for label, number in count.items():
+            for label, number in counts[group].items():
                 missing[label] -= number
+                room[label] -= number
+    if not chosen and any(label not in caps for label in missing):
+        # Every group is far larger than the share: the least unfit one, or the class is never tested.
+        chosen.append(max(groups, key=gain))
     return chosen
 
 
@@ -172,11 +208,15 @@ def _choose_pure(groups: Sequence[Group], target: int, num_kept: int, at_least: 
 
 
 def _nearest_sum(groups: Sequence[Group], target: int, at_least: int) -> list[Group]:
+    if all(len(group) == 1 for group in groups):
+        return list(groups[:target])
+    # No sum beyond this can be the nearest one.
+    mask = (2 << (2 * target + max(map(len, groups)))) - 1
     # Bit s of reachable[i] says that some of the first i groups have s records in all: an exact
     # subset sum, cheap because a Python integer holds all sums at once.
     reachable = [1]
     for group in groups:
-        reachable.append(reachable[-1] | reachable[-1] << len(group))
+        reachable.append((reachable[-1] | reachable[-1] << len(group)) & mask)
     sums = [s for s in range(at_least, reachable[-1].bit_length()) if reachable[-1] >> s & 1]
     if not sums:
         return []

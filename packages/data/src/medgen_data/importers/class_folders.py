@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from medgen_data.image_folder import IMAGE_SUFFIXES
 from medgen_data.importers.listing import (
-    IMAGE_SUFFIXES,
     Listing,
     SourceImage,
     check_source_file,

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medgen_data.image_folder import IMAGE_SUFFIXES
 from medgen_data.paths import check_relative_name, safe_join
 from medgen_data.problems import DataError, Problem
 from medgen_data.records import FactValue
-
-IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"])
 
 
 @dataclass(frozen=True)

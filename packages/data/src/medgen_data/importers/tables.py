@@ -14,7 +14,8 @@ from medgen_data.records import FactValue
 
 _DELIMITERS = (",", ";", "\t")
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+# Without leading zeros: 007 is a code, not a quantity.
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
