@@ -145,12 +145,15 @@ def test_truncated_file_is_refused_wherever_it_was_cut(tmp_path: Path, suffix: s
         assert caught.value.code in ("truncated", "not-an-image"), length
 
 
-def test_flipped_bit_in_a_png_is_refused(tmp_path: Path) -> None:
-    content = bytearray(encode_png(pattern(40, 40)))
-    content[len(content) // 2] ^= 16
-    (tmp_path / "a.png").write_bytes(bytes(content))
-    with pytest.raises(ImageError, match=r"a\.png: is cut off or damaged.*copy or download it again"):
-        decode_image(tmp_path / "a.png")
+def test_flipped_bit_in_a_png_is_refused_wherever_it_is(tmp_path: Path) -> None:
+    whole = encode_png(pattern(40, 40))
+    start = whole.index(b"IDAT") + 4
+    for position in range(start, len(whole) - 16, 97):
+        content = bytearray(whole)
+        content[position] ^= 16
+        (tmp_path / "a.png").write_bytes(bytes(content))
+        with pytest.raises(ImageError, match=r"a\.png: is cut off or damaged.*copy or download it again"):
+            decode_image(tmp_path / "a.png")
 
 
 def test_trailing_bytes_after_a_whole_jpeg_are_no_fault(tmp_path: Path) -> None:

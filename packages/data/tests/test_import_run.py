@@ -224,6 +224,25 @@ def test_killed_import_goes_on_where_it_stopped(source_dir: Path, tmp_path: Path
     assert [image for image in images if image.stat().st_mtime_ns != kept[image]] == [images[0]]
 
 
+def test_import_killed_twice_does_no_image_again(source_dir: Path, tmp_path: Path) -> None:
+    def kill_at(number: int) -> Callable[[int, int], None]:
+        def kill(done: int, total: int) -> None:
+            if done == number:
+                raise KilledError
+
+        return kill
+
+    for number in (5, 15):
+        with pytest.raises(KilledError):
+            run(source_dir, tmp_path / "set", on_progress=kill_at(number))
+        with (tmp_path / "set/.import-journal.jsonl").open("ab") as journal:
+            journal.write(b'{"record_id": "norm')
+    kept = {image: image.stat().st_mtime_ns for image in (tmp_path / "set/images").iterdir()}
+    assert len(kept) == 15
+    run(source_dir, tmp_path / "set")
+    assert {image: image.stat().st_mtime_ns for image in kept} == kept
+
+
 def test_resumed_import_notices_an_exchanged_source(
     source_dir: Path, tmp_path: Path, write_image: WriteImage
 ) -> None:
