@@ -146,9 +146,11 @@ def test_truncated_file_is_refused_wherever_it_was_cut(tmp_path: Path, suffix: s
 
 
 def test_flipped_bit_in_a_png_is_refused_wherever_it_is(tmp_path: Path) -> None:
-    whole = encode_png(pattern(40, 40))
+    """Without the check sums, some flips decode to other pixels unseen."""
+    smooth = np.array(Image.fromarray(pattern(6, 6)).resize((40, 40), Image.Resampling.BICUBIC))
+    whole = encode_png(smooth)
     start = whole.index(b"IDAT") + 4
-    for position in range(start, len(whole) - 16, 97):
+    for position in range(start, len(whole) - 16, 5):
         content = bytearray(whole)
         content[position] ^= 16
         (tmp_path / "a.png").write_bytes(bytes(content))
