@@ -26,6 +26,7 @@ class MsdmPreset:
     dropout: float
     time_dim: int
     max_tokens: int
+    prompt_scale: float = 1.0
     self_conditioning: bool = False
     diffusion: Diffusion = field(default_factory=Diffusion)
 
@@ -56,11 +57,12 @@ class MsdmPreset:
             dropout=self.dropout,
             self_conditioning=self.self_conditioning,
             time_dim=self.time_dim,
+            prompt_scale=self.prompt_scale,
         )
 
 
 PRESETS: dict[MsdmPresetName, MsdmPreset] = {
-    # Prompt to Polyp, table 4; MMCP at MEDVQA-GI 2024, section 3.
+    # MMCP at MEDVQA-GI 2024, sections 4.2.1 (architecture) and 5.2 (parameter counts).
     "msdm-256": MsdmPreset(
         image_size=256,
         autoencoder_channels=(64, 128, 256, 512),
@@ -78,10 +80,10 @@ PRESETS: dict[MsdmPresetName, MsdmPreset] = {
     # The same architecture at a size that a CPU trains in minutes; the v target is kinder to few steps.
     "msdm-tiny": MsdmPreset(
         image_size=64,
-        autoencoder_channels=(16, 32, 64),
-        latent_channels=4,
+        autoencoder_channels=(16, 32, 64, 96),
+        latent_channels=8,
         autoencoder_groups=8,
-        unet_channels=(64, 128),
+        unet_channels=(96, 192),
         blocks_per_level=1,
         embed_dim=256,
         num_heads=4,
@@ -89,6 +91,7 @@ PRESETS: dict[MsdmPresetName, MsdmPreset] = {
         dropout=0.0,
         time_dim=64,
         max_tokens=48,
+        prompt_scale=10.0,
         diffusion=Diffusion(prediction_type="v"),
     ),
 }

@@ -20,8 +20,9 @@ MASKED = -1e4  # added to the attention score of a padding token
 class PromptPooling(nn.Module):
     """Project prompt tokens to the context, and pool them with one attention query."""
 
-    def __init__(self, text_dim: int, embed_dim: int, num_heads: int) -> None:
+    def __init__(self, text_dim: int, embed_dim: int, num_heads: int, prompt_scale: float) -> None:
         super().__init__()
+        self.prompt_scale = prompt_scale
         self.project = nn.Sequential(
             nn.Linear(text_dim, embed_dim, bias=False), nn.SiLU(), nn.Linear(embed_dim, embed_dim, bias=False)
         )
@@ -29,7 +30,7 @@ class PromptPooling(nn.Module):
 
     def forward(self, prompt_embeds: Tensor, attention_bias: Tensor) -> tuple[Tensor, Tensor]:
         """Map prompt_embeds [B, L, T] to the context [B, L, E] and the pooled prompt [B, E]."""
-        context = self.project(prompt_embeds)
+        context = self.project(prompt_embeds * self.prompt_scale)
         query = context.mean(dim=1, keepdim=True)  # the mean includes padding, as in MSDM's code
         return context, self.pool(query, context, attention_bias)[:, 0]
 
@@ -84,6 +85,8 @@ class MsdmUNet(ModelMixin, ConfigMixin):
         self_conditioning: Concatenate the previous estimate of the clean latents to the input
             (Chen et al. 2022, "Analog Bits", section 3.2).
         time_dim: Width of the sinusoidal time embedding.
+        prompt_scale: Factor on the text encoder's states; MSDM has 1. A larger one lets a short training tell
+            prompts apart that differ in a word.
     """
 
     @register_to_config
@@ -100,12 +103,13 @@ class MsdmUNet(ModelMixin, ConfigMixin):
         dropout: float = 0.1,
         self_conditioning: bool = False,
         time_dim: int = 256,
+        prompt_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.time_embed = nn.Sequential(
             nn.Linear(time_dim, embed_dim), nn.SiLU(), nn.Linear(embed_dim, embed_dim)
         )
-        self.prompt = PromptPooling(text_dim, embed_dim, num_heads=max(1, embed_dim // 64))
+        self.prompt = PromptPooling(text_dim, embed_dim, num_heads=max(1, embed_dim // 64), prompt_scale=prompt_scale)
         in_channels = latent_channels * (2 if self_conditioning else 1)
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
 
