@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -88,7 +89,7 @@ def survive(
     """Kill `work` at `num_kills` random moments in fresh folders, resuming each to the end."""
     reference = root / f"{name}-reference"
     start = time.monotonic()
-    in_child(lambda: work(reference), None)
+    in_child(partial(work, reference), None)
     duration = time.monotonic() - start
     rng = random.Random(name)
     kills = rounds = 0
@@ -98,7 +99,7 @@ def survive(
         while True:
             # Several kills a round: moments spread over the whole duration of what is left.
             delay = rng.uniform(0.02, duration * 0.8) if kills < num_kills else None
-            finished = in_child(lambda folder=folder: work(folder), delay)
+            finished = in_child(partial(work, folder), delay)
             kills += delay is not None and not finished
             check(folder)
             if finished:

@@ -119,23 +119,23 @@ def test_shards_are_counted_from_one() -> None:
 
 def test_texts_are_those_of_the_data_set_then_the_caption() -> None:
     captions = {"r0": make_caption("r0", "a caption")}
-    texts = texts_of_records(make_dataset(RECORDS[:1]), captions, add_dataset_text=True)
+    texts = texts_of_records(make_dataset(RECORDS[:1]), captions, dataset_texts="all")
     assert texts == {"r0": ("full 0", "part 0", "a caption")}
 
 
 def test_caption_alone_when_the_data_set_text_is_left_out() -> None:
     captions = {"r0": make_caption("r0", "a caption")}
-    assert texts_of_records(make_dataset(RECORDS[:1]), captions, add_dataset_text=False) == {
+    assert texts_of_records(make_dataset(RECORDS[:1]), captions, dataset_texts="none") == {
         "r0": ("a caption",)
     }
 
 
 def test_record_without_any_text_is_named() -> None:
     with pytest.raises(DataError, match=r"record r1 has no text; give the captions"):
-        texts_of_records(make_dataset(RECORDS[1:2]), {}, add_dataset_text=False)
+        texts_of_records(make_dataset(RECORDS[1:2]), {}, dataset_texts="none")
 
 
 def test_captions_of_another_data_set_are_refused() -> None:
     captions = {"elsewhere": make_caption("elsewhere", "a caption")}
     with pytest.raises(DataError, match=r"none of its records is captioned .* that of another data set"):
-        texts_of_records(make_dataset(RECORDS), captions, add_dataset_text=True)
+        texts_of_records(make_dataset(RECORDS), captions, dataset_texts="all")

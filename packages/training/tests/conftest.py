@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 from medgen_data import ImageDataset

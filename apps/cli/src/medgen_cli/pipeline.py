@@ -13,7 +13,7 @@ from medgen_data.problems import DataError
 
 from medgen_cli.errors import OK, PARTIAL, Terminated, describe
 from medgen_cli.output import print_note
-from medgen_cli.plan import PlannedImage, plan_images, texts_of_records
+from medgen_cli.plan import PlannedImage, own_texts, plan_images, texts_of_records
 from medgen_cli.progress import ProgressLine
 from medgen_cli.provenance import git_commit, peak_memory, versions
 from medgen_cli.recipes import Recipe
@@ -150,9 +150,7 @@ class _Walk:
             return StageOutcome(files, {"model_sha256": model_sha256(model_dir)})
 
         inputs = [*self.run.outputs_of("data"), *self.run.outputs_of("captions")]
-        self._stage(
-            "train", [self.settings["train"], self.settings["caption"]["add_dataset_text"]], inputs, do
-        )
+        self._stage("train", [self.settings["train"], self.settings["caption"]["dataset_texts"]], inputs, do)
 
     def sample(self) -> None:
         def do(progress: ProgressLine) -> StageOutcome:
@@ -267,18 +265,18 @@ class _Walk:
     @cached_property
     def described(self) -> ImageDataset:
         """The images with a text: one that could not be captioned is a problem of its own, not of the run."""
-        add = self.recipe.caption.add_dataset_text
+        wanted = self.recipe.caption.dataset_texts
         records = [
             record
             for record in self.dataset.records
-            if record.record_id in self.captions or (add and record.text)
+            if record.record_id in self.captions or own_texts(record, wanted)
         ]
         return replace(self.dataset, records=tuple(records))
 
     @cached_property
     def texts(self) -> Mapping[str, tuple[str, ...]]:
-        add = self.recipe.caption.add_dataset_text
-        return texts_of_records(self.described, self.captions, add_dataset_text=add)
+        wanted = self.recipe.caption.dataset_texts
+        return texts_of_records(self.described, self.captions, dataset_texts=wanted)
 
     @cached_property
     def plan(self) -> tuple[PlannedImage, ...]:

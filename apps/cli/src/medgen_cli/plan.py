@@ -8,6 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from medgen_data.captions import CaptionRow
 from medgen_data.image_folder import ImageDataset
@@ -15,6 +16,8 @@ from medgen_data.problems import DataError
 from medgen_data.records import FactValue, ImageRecord
 
 from medgen_cli.errors import UsageError
+
+DatasetTexts = Literal["none", "first", "all"]
 
 _MAX_ID = 128
 
@@ -31,14 +34,14 @@ class PlannedImage:
 
 
 def texts_of_records(
-    dataset: ImageDataset, captions: Mapping[str, CaptionRow], *, add_dataset_text: bool
+    dataset: ImageDataset, captions: Mapping[str, CaptionRow], *, dataset_texts: DatasetTexts
 ) -> dict[str, tuple[str, ...]]:
     """Return the texts of every record: those of the data set, fullest first, then its caption.
 
     Args:
         dataset: The data set.
         captions: Captions by record id.
-        add_dataset_text: Whether the data set's own texts are taken too.
+        dataset_texts: Which of the data set's own texts are taken too.
 
     Raises:
         DataError: If a record has no text at all, or the captions are those of another data set.
@@ -50,7 +53,7 @@ def texts_of_records(
         )
     texts: dict[str, tuple[str, ...]] = {}
     for record in dataset.records:
-        own = record.text if add_dataset_text else ()
+        own = own_texts(record, dataset_texts)
         caption = captions.get(record.record_id)
         both = (*own, *([caption.text] if caption else []))
         if not both:
@@ -60,6 +63,17 @@ def texts_of_records(
             )
         texts[record.record_id] = tuple(dict.fromkeys(both))
     return texts
+
+
+def own_texts(record: ImageRecord, dataset_texts: DatasetTexts) -> tuple[str, ...]:
+    """Return the texts that the data set itself gives a record: none, the fullest, or all."""
+    match dataset_texts:
+        case "none":
+            return ()
+        case "first":
+            return record.text[:1]
+        case "all":
+            return record.text
 
 
 def stable_seed(seed: int, name: str) -> int:

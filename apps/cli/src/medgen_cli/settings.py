@@ -6,6 +6,8 @@ from typing import Literal
 from medgen_captioning import CaptionConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medgen_cli.plan import DatasetTexts
+
 DataKind = Literal["phantoms", "image-folder", "class-folders", "csv", "ham10000", "medvqa-gi"]
 Metric = Literal["frechet", "kid", "prdc"]
 Policy = Literal["center-crop", "pad", "squash"]
@@ -66,10 +68,11 @@ class CaptionSettings(CaptionConfig):
     """How images are captioned.
 
     Attributes:
-        add_dataset_text: Train on the data set's own texts too, and take prompts from them first.
+        dataset_texts: Which of the data set's own texts are trained on too, before the caption: `none`, the
+            `first` (the fullest), or `all`. Prompts are the first text of an image.
     """
 
-    add_dataset_text: bool = True
+    dataset_texts: DatasetTexts = "all"
 
 
 class ScoreSettings(Settings):

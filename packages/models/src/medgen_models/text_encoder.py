@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, BertModel, CLIPTextModel, T5EncoderModel
 
 from medgen_models.errors import MissingModelError
@@ -35,8 +35,8 @@ class PromptEncoder:
     depends on its batch.
     """
 
-    def __init__(self, text_model: nn.Module, tokenizer: Any, max_tokens: int) -> None:
-        self.text_model = text_model.requires_grad_(False).eval()
+    def __init__(self, text_model: Any, tokenizer: Any, max_tokens: int) -> None:
+        self.text_model: Any = text_model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.tokenizer.model_max_length = max_tokens
         self.max_tokens = max_tokens

@@ -54,7 +54,7 @@ def train(
     caption = load_section("caption", CaptionSettings, config_file=config, overrides=changes, flags={})
     dataset = read_image_folder(data)
     texts = texts_of_records(
-        dataset, read_captions(captions) if captions else {}, add_dataset_text=caption.add_dataset_text
+        dataset, read_captions(captions) if captions else {}, dataset_texts=caption.dataset_texts
     )
     if dry_run:
         num_images = len(training_records(dataset).records)

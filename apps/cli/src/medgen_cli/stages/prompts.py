@@ -54,7 +54,7 @@ def plan_from(
         chosen = dataset.select(split=settings.prompts_from)
         plan = plan_images(
             chosen.records,
-            texts_of_records(chosen, captions, add_dataset_text=captions_file is None),
+            texts_of_records(chosen, captions, dataset_texts="all" if captions_file is None else "none"),
             seed=seed,
             num_images=settings.num_images,
             per_class=settings.per_class,

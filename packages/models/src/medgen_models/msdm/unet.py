@@ -109,7 +109,9 @@ class MsdmUNet(ModelMixin, ConfigMixin):
         self.time_embed = nn.Sequential(
             nn.Linear(time_dim, embed_dim), nn.SiLU(), nn.Linear(embed_dim, embed_dim)
         )
-        self.prompt = PromptPooling(text_dim, embed_dim, num_heads=max(1, embed_dim // 64), prompt_scale=prompt_scale)
+        self.prompt = PromptPooling(
+            text_dim, embed_dim, num_heads=max(1, embed_dim // 64), prompt_scale=prompt_scale
+        )
         in_channels = latent_channels * (2 if self_conditioning else 1)
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
 

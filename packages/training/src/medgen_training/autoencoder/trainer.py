@@ -5,7 +5,7 @@ Shapes: N images, B batch, S image size.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -99,7 +99,7 @@ def autoencoder_loss(
     vae: MsdmAutoencoder, pixel_values: Tensor, config: AutoencoderConfig, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the mean loss of a batch of pixel values [B, 3, S, S], and its parts for the log."""
-    unwrapped: MsdmAutoencoder = getattr(vae, "module", vae)  # behind DDP
+    unwrapped = cast(MsdmAutoencoder, getattr(vae, "module", vae))  # behind DDP
     latent_size = pixel_values.shape[-1] // unwrapped.downsampling
     shape = (len(pixel_values), unwrapped.config.latent_channels, latent_size, latent_size)
     noise = torch.randn(shape, generator=generator).to(pixel_values)
