@@ -260,7 +260,8 @@ class _Walk:
 
     @cached_property
     def captions(self) -> Mapping[str, CaptionRow]:
-        return read_captions(self.captions_file)
+        """The captions to train on."""
+        return read_captions(self.captions_file) if self.recipe.caption.train_on_captions else {}
 
     @cached_property
     def described(self) -> ImageDataset:

@@ -70,9 +70,17 @@ class CaptionSettings(CaptionConfig):
     Attributes:
         dataset_texts: Which of the data set's own texts are trained on too, before the caption: `none`, the
             `first` (the fullest), or `all`. Prompts are the first text of an image.
+        train_on_captions: Whether the captions written here are trained on; false only writes and shows them.
     """
 
     dataset_texts: DatasetTexts = "all"
+    train_on_captions: bool = True
+
+    @model_validator(mode="after")
+    def _something_is_trained_on(self) -> "CaptionSettings":
+        if self.dataset_texts == "none" and not self.train_on_captions:
+            raise ValueError("dataset_texts none and train_on_captions false leave nothing to train on")
+        return self
 
 
 class ScoreSettings(Settings):

@@ -57,7 +57,7 @@ def weights_sha256(module: nn.Module) -> str:
     """Return the hash of a module's weights, by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {content_sha256(tensor.view(-1))}\n".encode())
+        digest.update(f"{name} {content_sha256(tensor.reshape(-1))}\n".encode())
     return digest.hexdigest()
 
 

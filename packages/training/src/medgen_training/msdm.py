@@ -45,6 +45,8 @@ from medgen_training.interruption import StopRequest
 from medgen_training.order import batch_rows, stream_generator
 from medgen_training.train_log import OnEvent, TrainEvent
 
+PROMPTS_FOR_STATISTICS = 512  # thousands of tokens: more would not move a mean
+
 
 class MsdmTrainConfig(BaseModel):
     """Everything that decides what an MSDM becomes, apart from the data and the seed.
@@ -125,8 +127,12 @@ def train(
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=device == "cpu")
     encoder = load_prompt_encoder(config.text_encoder, max_tokens=shape.max_tokens)
     model = new_msdm(shape, encoder, seed=seed)
-    for module in (model.vae, model.denoiser, encoder.text_model):
-        module.to(accelerator.device)
+    encoder.text_model.to(accelerator.device)
+    for module in (
+        model.vae,
+        model.denoiser,
+    ):  # channels last: a fifth faster on a CPU, and what GPUs like too
+        module.to(accelerator.device, memory_format=torch.channels_last)
     train_autoencoder(
         model.vae,
         images,
@@ -139,6 +145,9 @@ def train(
         should_stop=should_stop,
     )
     fit_latent_statistics(model, images)
+    if shape.standardise_prompts:
+        some = model.encode_prompts(prompts.prompts[:PROMPTS_FOR_STATISTICS])
+        model.denoiser.fit_prompt_statistics(some.prompt_embeds, some.prompt_mask)
     source = build_source(
         model, images, prompts, config.denoiser, train_dir / "cache", seed=seed, on_event=on_event
     )
@@ -160,6 +169,8 @@ def train(
         should_stop=should_stop,
     )
     if accelerator.is_main_process:
+        for module in (model.vae, model.denoiser):
+            module.to(memory_format=torch.contiguous_format)
         save_model(model, model_dir)
     accelerator.wait_for_everyone()
     return model_dir

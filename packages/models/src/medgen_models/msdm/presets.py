@@ -27,6 +27,7 @@ class MsdmPreset:
     time_dim: int
     max_tokens: int
     prompt_scale: float = 1.0
+    standardise_prompts: bool = False
     self_conditioning: bool = False
     diffusion: Diffusion = field(default_factory=Diffusion)
 
@@ -91,7 +92,8 @@ PRESETS: dict[MsdmPresetName, MsdmPreset] = {
         dropout=0.0,
         time_dim=64,
         max_tokens=48,
-        prompt_scale=10.0,
+        prompt_scale=4.0,
+        standardise_prompts=True,
         diffusion=Diffusion(prediction_type="v"),
     ),
 }

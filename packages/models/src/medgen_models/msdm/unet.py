@@ -18,11 +18,19 @@ MASKED = -1e4  # added to the attention score of a padding token
 
 
 class PromptPooling(nn.Module):
-    """Project prompt tokens to the context, and pool them with one attention query."""
+    """Project prompt tokens to the context, and pool them with one attention query.
+
+    `prompt_mean` and `prompt_std` [T] standardise the text encoder's states; MSDM as published has 0 and 1.
+    """
+
+    prompt_mean: Tensor
+    prompt_std: Tensor
 
     def __init__(self, text_dim: int, embed_dim: int, num_heads: int, prompt_scale: float) -> None:
         super().__init__()
         self.prompt_scale = prompt_scale
+        self.register_buffer("prompt_mean", torch.zeros(text_dim))
+        self.register_buffer("prompt_std", torch.ones(text_dim))
         self.project = nn.Sequential(
             nn.Linear(text_dim, embed_dim, bias=False), nn.SiLU(), nn.Linear(embed_dim, embed_dim, bias=False)
         )
@@ -30,7 +38,8 @@ class PromptPooling(nn.Module):
 
     def forward(self, prompt_embeds: Tensor, attention_bias: Tensor) -> tuple[Tensor, Tensor]:
         """Map prompt_embeds [B, L, T] to the context [B, L, E] and the pooled prompt [B, E]."""
-        context = self.project(prompt_embeds * self.prompt_scale)
+        standardised = (prompt_embeds - self.prompt_mean) / self.prompt_std
+        context = self.project(standardised * self.prompt_scale)
         query = context.mean(dim=1, keepdim=True)  # the mean includes padding, as in MSDM's code
         return context, self.pool(query, context, attention_bias)[:, 0]
 
@@ -85,8 +94,8 @@ class MsdmUNet(ModelMixin, ConfigMixin):
         self_conditioning: Concatenate the previous estimate of the clean latents to the input
             (Chen et al. 2022, "Analog Bits", section 3.2).
         time_dim: Width of the sinusoidal time embedding.
-        prompt_scale: Factor on the text encoder's states; MSDM has 1. A larger one lets a short training tell
-            prompts apart that differ in a word.
+        prompt_scale: Factor on the standardised states of the text encoder; MSDM has 1. A larger one lets a
+            short training tell prompts apart that differ in a word.
     """
 
     @register_to_config
@@ -200,6 +209,16 @@ class MsdmUNet(ModelMixin, ConfigMixin):
                 features = F.interpolate(features, scale_factor=2.0, mode="nearest-exact")
                 features = self.upsamplers[level](features)
         return self.conv_out(features)
+
+    @torch.no_grad()
+    def fit_prompt_statistics(self, prompt_embeds: Tensor, prompt_mask: Tensor) -> None:
+        """Standardise from now on by the mean and deviation of the real tokens of prompts [P, L, T], [P, L].
+
+        States of a frozen language model share a large common part; what tells prompts apart is small beside it.
+        """
+        tokens = prompt_embeds[prompt_mask].double()
+        self.prompt.prompt_mean.copy_(tokens.mean(dim=0))
+        self.prompt.prompt_std.copy_(tokens.std(dim=0).clamp_min(1e-6))
 
     def _with_estimate(self, noisy_latents: Tensor, previous_estimate: Tensor | None) -> Tensor:
         if not self.config.self_conditioning:
