@@ -142,6 +142,18 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if value.shape == parameter.shape:
+                entries[name] = laid_out_like(parameter, value)
+
+
+def laid_out_like(parameter: Tensor, saved: Tensor) -> Tensor:
+    """Return a saved tensor with the device, dtype and memory layout of its parameter.
+
+    The layout decides the order of sums, and with it the last bit of a resumed training.
+    """
+    return torch.empty_like(parameter, requires_grad=False).copy_(saved)
 
 
 def _checkpoint_dirs(checkpoints_dir: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from medgen_training.batches import BatchSource
 from medgen_training.cache import PromptTable
 from medgen_training.checkpoints import (
+    laid_out_like,
     load_latest_checkpoint,
     load_optimizer_tensors,
     optimizer_tensors,
@@ -74,7 +75,8 @@ def train_denoiser(
         first_step = checkpoint.step
         network.load_state_dict(checkpoint.tensors["model"])
         load_optimizer_tensors(optimizer, checkpoint.tensors["optimizer"])
-        ema.averages = [t.to(p) for t, p in zip(_ordered(checkpoint.tensors["ema"]), parameters, strict=True)]
+        saved = _ordered(checkpoint.tensors["ema"])
+        ema.averages = [laid_out_like(p, t) for p, t in zip(parameters, saved, strict=True)]
         best.restore(checkpoint.tensors["best"], parameters)
     log = TrainLog(train_dir, "denoiser", config.num_steps, first_step=first_step, on_event=on_event)
 
@@ -212,7 +214,8 @@ class BestWeights:
         self.figure = float(tensors["figure"])
         weights = {name: tensor for name, tensor in tensors.items() if name != "figure"}
         if weights:
-            self.weights = [t.to(p) for t, p in zip(_ordered(weights), parameters, strict=True)]
+            pairs = zip(parameters, _ordered(weights), strict=True)
+            self.weights = [laid_out_like(parameter, tensor) for parameter, tensor in pairs]
 
 
 def _named(tensors: list[Tensor]) -> dict[str, Tensor]:
