@@ -15,7 +15,7 @@ class AutoencoderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_steps: int = Field(default=300, ge=1)
+    num_steps: int = Field(default=350, ge=1)
     batch_size: int = Field(default=24, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     lr_schedule: LrSchedule = "warmup-cosine"
@@ -24,7 +24,7 @@ class AutoencoderConfig(BaseModel):
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     mse_weight: float = Field(default=1.0, ge=0)
     l1_weight: float = Field(default=0.3, ge=0)
-    ssim_weight: float = Field(default=0.0, ge=0)
+    ssim_weight: float = Field(default=0.5, ge=0)
     half_size_weight: float = Field(default=0.5, ge=0)
     kl_weight: float = Field(default=1e-6, ge=0)
     brightness: float = Field(default=0.0, ge=0, lt=1)
