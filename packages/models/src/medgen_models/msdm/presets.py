@@ -81,10 +81,10 @@ PRESETS: dict[MsdmPresetName, MsdmPreset] = {
     # The same architecture at a size that a CPU trains in minutes; the v target is kinder to few steps.
     "msdm-tiny": MsdmPreset(
         image_size=64,
-        autoencoder_channels=(16, 32, 64),
+        autoencoder_channels=(16, 32, 64, 96),
         latent_channels=8,
         autoencoder_groups=8,
-        unet_channels=(48, 96, 192),
+        unet_channels=(96, 192),
         blocks_per_level=1,
         embed_dim=256,
         num_heads=4,

@@ -15,7 +15,7 @@ class AutoencoderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_steps: int = Field(default=350, ge=1)
+    num_steps: int = Field(default=300, ge=1)
     batch_size: int = Field(default=24, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     lr_schedule: LrSchedule = "warmup-cosine"
