@@ -192,7 +192,7 @@ def test_folder_of_another_recipe_is_refused(
     with pytest.raises(CheckpointError, match="already holds a training; add --resume"):
         train(config, phantoms, texts, tmp_path / "run", seed=0)
     changed = with_denoiser(config, learning_rate=1e-5)
-    with pytest.raises(CheckpointError, match=r"config\.denoiser\.learning_rate: was 0\.002, now 1e-05"):
+    with pytest.raises(CheckpointError, match=r"config\.denoiser\.learning_rate: was 0\.001, now 1e-05"):
         train(changed, phantoms, texts, tmp_path / "run", seed=0, resume=True)
     with pytest.raises(CheckpointError, match="seed: was 0, now 1"):
         train(config, phantoms, texts, tmp_path / "run", seed=1, resume=True)

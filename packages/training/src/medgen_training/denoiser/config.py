@@ -21,7 +21,7 @@ class DenoiserConfig(BaseModel):
 
     num_steps: int = Field(default=800, ge=1)
     batch_size: int = Field(default=48, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     lr_schedule: LrSchedule = "warmup-cosine"
     warmup_fraction: float = Field(default=0.1, ge=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
