@@ -55,7 +55,10 @@ def test_a_peak_survives_the_thinning_of_a_long_curve() -> None:
 
 def test_one_value_and_equal_values_can_be_drawn() -> None:
     for steps, losses in (([7], [0.5]), ([1, 2], [0.0, 0.0]), ([1, 2], [-3.0, -3.0])):
-        ElementTree.fromstring(loss_curve(steps, losses, name="autoencoder"))
+        svg = loss_curve(steps, losses, name="autoencoder")
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert "nan" not in svg
+        assert "inf" not in svg
 
 
 def test_a_name_is_text_not_markup() -> None:
