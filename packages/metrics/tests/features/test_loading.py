@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from medgen_metrics.features.loading import load_extractor
+from medgen_metrics.features.loading import EXTRACTORS, check_extractor_name, load_extractor
 
 
 def test_random_extractor_repeats_with_its_seed_and_is_not_comparable() -> None:
@@ -21,14 +21,35 @@ def test_drawing_an_extractor_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["inception", "random:", "random:x", "efficientnet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "inception",
+        "inception:512",
+        "inception:2048:bilinear-antialias:bilinear-antialias",
+        "inception:2048:sharp",
+        "random:",
+        "random:x",
+        "efficientnet",
+    ],
+)
 def test_unknown_names_list_the_known_ones(name: str) -> None:
+    known = ", ".join(EXTRACTORS)
     with pytest.raises(
-        ValueError, match=f"no extractor '{name}'; expected one of efficientnet-lite0 or random:SEED"
+        ValueError, match=f"no extractor '{name}'; expected one of {known}, .* or random:SEED"
     ):
         load_extractor(name)
+
+
+@pytest.mark.parametrize(
+    "name", [*EXTRACTORS, "inception:768:bilinear:bfloat16", "random:7", "hf:folder", "hf:a/b@main#logits"]
+)
+def test_names_are_checked_without_loading_anything(name: str) -> None:
+    check_extractor_name(name)
 
 
 def test_random_extractor_takes_no_weights() -> None:
     with pytest.raises(ValueError, match="leave weights_file out"):
         load_extractor("random:1", weights_file=Path("w.safetensors"))
+    with pytest.raises(ValueError, match="names its own weights; leave weights_file out"):
+        load_extractor("hf:folder", weights_file=Path("w.safetensors"))
