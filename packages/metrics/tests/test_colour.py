@@ -36,7 +36,7 @@ def flat(red: int, green: int, blue: int, num_images: int = 2) -> Tensor:
 def saturation_of_pixels(images: Tensor) -> list[float]:
     # Independent reference: exact fractions, pixel by pixel, rounded half up to the stated grid.
     pixels = images.permute(0, 2, 3, 1).reshape(-1, 3).tolist()
-    exact = [Fraction(max(pixel) - min(pixel), max(max(pixel), 1)) for pixel in pixels]
+    exact = [Fraction(max(pixel) - min(pixel), max(*pixel, 1)) for pixel in pixels]
     return [math.floor(255 * saturation + Fraction(1, 2)) / 255 for saturation in exact]
 
 
