@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 from medgen_metrics.intervals import (
+    _student_975,
+    mean_estimate,
     normal_estimate,
     proportion_estimate,
     random_halves,
@@ -53,3 +55,43 @@ def test_spread_of_a_mean_over_halves_is_its_standard_error() -> None:
     halves = random_halves(400, 4000, generator)
     means = np.array([values[half].mean() for half in halves])
     assert means.std(ddof=1) == pytest.approx(values.std(ddof=1) / math.sqrt(400), rel=0.05)
+
+
+@pytest.mark.parametrize("num_groups", [3, 6, 20])
+def test_interval_of_a_mean_over_few_groups_covers_the_truth(num_groups: int) -> None:
+    generator = np.random.default_rng(num_groups)
+    covered = 0
+    for _ in range(300):
+        low, high = mean_estimate(generator.normal(size=num_groups), generator, 400).interval
+        covered += low <= 0.0 <= high
+    # Percentiles alone cover 70% at three groups and 87% at six.
+    assert 0.88 * 300 <= covered <= 0.99 * 300
+
+
+def test_standard_error_of_a_mean_over_groups_is_the_textbook_one() -> None:
+    values = np.random.default_rng(0).normal(size=25)
+    estimate = mean_estimate(values, np.random.default_rng(1), 20_000)
+    assert estimate.value == pytest.approx(values.mean())
+    assert estimate.standard_error == pytest.approx(values.std(ddof=1) / 5, rel=0.03)
+
+
+def test_weights_of_groups_count_in_value_and_interval() -> None:
+    values, weights = np.array([0.0, 1.0, 1.0]), np.array([4.0, 1.0, 1.0])
+    estimate = mean_estimate(values, np.random.default_rng(0), weights=weights, lowest=0.0, highest=1.0)
+    assert estimate.value == pytest.approx(1 / 3)
+    assert 0.0 <= estimate.interval[0] <= 1 / 3 <= estimate.interval[1] <= 1.0
+
+
+def test_one_group_says_nothing_and_none_is_refused() -> None:
+    generator = np.random.default_rng(0)
+    assert mean_estimate(np.array([0.3]), generator, lowest=0.0, highest=1.0).interval == (0.0, 1.0)
+    with pytest.raises(ValueError, match="at least one group"):
+        mean_estimate(np.array([]), generator)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"),
+    [(1, 12.7062), (2, 4.30265), (3, 3.18245), (4, 2.77645), (9, 2.26216), (30, 2.04227)],
+)
+def test_quantile_of_student_is_that_of_the_tables(freedom: int, expected: float) -> None:
+    assert _student_975(freedom) == pytest.approx(expected, rel=3e-3)

@@ -4,64 +4,59 @@ FD = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2
 
 Works on features, never on images: FID, FD-DINOv2 and FD-MedCLIP are this one function on the features of
 different extractors. Nothing here takes a matrix square root. With any factors F1, F2 such that S = F^T F,
-the last trace is the sum of the singular values of F1 F2^T, which is accurate also when S1 or S2 is singular.
-The factor of a small set is its centred rows; the factor of a large one is the Cholesky (or, if singular, the
+the last trace is the nuclear norm (sum of singular values) of F1 F2^T, also when S1 or S2 is singular. The
+factor of a small set is its centred rows; the factor of a large one is the Cholesky (or, if singular, the
 eigen-) factor of its covariance.
 
-Shapes: N samples of one set, D feature width, R rows of a factor.
+Shapes: N samples of one set, D feature width, R rows of a factor, K common rank.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from medgen_metrics.feature_checks import check_features, check_widths
+from medgen_metrics.feature_statistics import FeatureStatistics, fit_statistics
 from medgen_metrics.intervals import Estimate, normal_estimate
 
+__all__ = [
+    "FactorMethod",
+    "FeatureStatistics",
+    "FrechetInfluence",
+    "fit_statistics",
+    "frechet_distance",
+    "frechet_distance_of_statistics",
+    "frechet_estimate",
+    "frechet_influence",
+]
+
 FactorMethod = Literal["auto", "rows", "cholesky", "eigh"]
-# Rows converted to float64 at a time: 64 MiB at D = 2048.
-_BLOCK = 4096
+_BLOCK = 1024
+# Up to this many singular values are found directly: to the last digits, in milliseconds.
+_DIRECT = 256
+# A nuclear norm from eigenvalues is taken if rounding is not expected to move it by more than this, relatively;
+# errors have random signs, and those measured were a thousandth of it.
+_TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
-class FeatureStatistics:
-    """Gaussian fitted to a feature set."""
+class FrechetInfluence:
+    """A distance, and how it moves with each image: one more copy of image i adds about psi_i / N."""
 
-    mean: Tensor  # [D] float64
-    covariance: Tensor  # [D, D] float64
-    num_samples: int
+    value: float
+    real: Tensor  # psi, [N1] float64, mean zero
+    synthetic: Tensor  # psi, [N2] float64, mean zero
 
 
 @dataclass(frozen=True)
 class _Factor:
     rows: Tensor  # F [R, D] with F^T F = covariance
-    inverse: (
-        Tensor | None
-    )  # [D, R], takes x - m = F^T z to z; None where the rows of F are the samples themselves
-
-
-def fit_statistics(features: Tensor) -> FeatureStatistics:
-    """Fit the mean and the unbiased covariance of a feature set, in float64 and around the mean.
-
-    Args:
-        features: Features of one image set, [N, D], any float dtype; left unchanged.
-
-    Returns:
-        Statistics in float64: the distance is a small difference of large traces.
-
-    Raises:
-        ValueError: If `features` is not 2-D, holds fewer than two samples, or holds NaN or infinity.
-    """
-    _check(features, "features")
-    mean = _mean(features)
-    covariance = mean.new_zeros(len(mean), len(mean))
-    for block in features.split(_BLOCK):
-        # numpy sees X^T X as symmetric and does half the work of a general product.
-        centred = (block.double().cpu() - mean).numpy()
-        covariance += torch.from_numpy(centred.T @ centred)
-    return FeatureStatistics(mean, covariance / (len(features) - 1), len(features))
+    # Takes V [R, K] to (x - m)^T F^-T V of every sample x of the set, [N, K].
+    coordinates: Callable[[Tensor], Tensor]
 
 
 def frechet_distance_of_statistics(real: FeatureStatistics, synthetic: FeatureStatistics) -> float:
@@ -72,12 +67,12 @@ def frechet_distance_of_statistics(real: FeatureStatistics, synthetic: FeatureSt
     Raises:
         ValueError: If the two feature dimensions differ.
     """
-    _check_widths(len(real.mean), len(synthetic.mean))
-    factors = [_covariance_factor(statistics.covariance, "auto") for statistics in (real, synthetic)]
-    traces = real.covariance.trace() + synthetic.covariance.trace()
-    return _distance(
-        real.mean - synthetic.mean, traces, torch.linalg.svdvals(factors[0].rows @ factors[1].rows.T)
+    check_widths(len(real.mean), len(synthetic.mean))
+    product = (
+        _covariance_rows(real.covariance, "auto")[0] @ _covariance_rows(synthetic.covariance, "auto")[0].T
     )
+    traces = real.covariance.trace() + synthetic.covariance.trace()
+    return _distance(real.mean - synthetic.mean, traces, _nuclear_norm(product))
 
 
 def frechet_distance(real: Tensor, synthetic: Tensor, *, method: FactorMethod = "auto") -> float:
@@ -91,16 +86,23 @@ def frechet_distance(real: Tensor, synthetic: Tensor, *, method: FactorMethod = 
     Raises:
         ValueError: If a set is not [N >= 2, D] or the widths differ.
     """
-    return _decompose(real, synthetic, method=method, vectors=False)[0]
+    check_features(real, "real features", least=2)
+    check_features(synthetic, "synthetic features", least=2)
+    check_widths(real.shape[1], synthetic.shape[1])
+    (real_mean, real_rows), (mean, rows) = (
+        _mean_and_rows(features, method) for features in (real, synthetic)
+    )
+    traces = real_rows.square().sum() + rows.square().sum()
+    product = real_rows @ rows.T
+    del real_rows, rows  # as large as the product, and not needed beside its decomposition
+    return _distance(real_mean - mean, traces, _nuclear_norm(product))
 
 
 def frechet_estimate(real: Tensor, synthetic: Tensor) -> Estimate:
     """Return the Frechet distance with a standard error and a 95% interval.
 
-    The standard error is the delta method: the distance changes by psi(x) / N when one more sample x arrives,
-    with psi(x) = 2 (m1 - m2).(x - m1) + |x - m1|^2 - (x - m1)^T T (x - m1) - const and T the optimal
-    transport map between the two Gaussians. It needs no second decomposition. The interval covers the
-    expected distance *at these set sizes*; when both sets come from one distribution it is conservative.
+    The standard error is the delta method, from `frechet_influence`. The interval covers the expected distance
+    *at these set sizes*; when both sets come from one distribution it is conservative.
 
     Args:
         real: Features of the real images, [N1 >= 2, D].
@@ -109,124 +111,190 @@ def frechet_estimate(real: Tensor, synthetic: Tensor) -> Estimate:
     Raises:
         ValueError: If a set is not [N >= 2, D] or the widths differ.
     """
-    value, real_transport, synthetic_transport = _decompose(real, synthetic, method="auto", vectors=True)
-    mean_shift = _mean(real) - _mean(synthetic)
-    variance = _influence_variance(real, mean_shift, real_transport)
-    variance += _influence_variance(synthetic, -mean_shift, synthetic_transport)
-    return normal_estimate(value, math.sqrt(variance), lowest=0.0)
+    influence = frechet_influence(real, synthetic)
+    variance = influence.real.var() / len(real) + influence.synthetic.var() / len(synthetic)
+    return normal_estimate(influence.value, math.sqrt(variance), lowest=0.0)
 
 
-def _decompose(
-    real: Tensor, synthetic: Tensor, *, method: FactorMethod, vectors: bool
-) -> tuple[float, Tensor, Tensor]:
-    """Return the distance and, if asked, (x - m)^T T (x - m) for every sample of both sets, [N1] and [N2]."""
-    _check(real, "real features")
-    _check(synthetic, "synthetic features")
-    _check_widths(real.shape[1], synthetic.shape[1])
-    factors = [_factor(features, method) for features in (real, synthetic)]
-    product = factors[0].rows @ factors[1].rows.T  # [R1, R2]
-    traces = factors[0].rows.square().sum() + factors[1].rows.square().sum()
-    mean_shift = _mean(real) - _mean(synthetic)
-    if not vectors:
-        empty = traces.new_zeros(0)
-        return _distance(mean_shift, traces, torch.linalg.svdvals(product)), empty, empty
-    left, singular_values, right = torch.linalg.svd(product, full_matrices=False)
-    value = _distance(mean_shift, traces, singular_values)
-    real_transport = _transport_cost(real, factors[0], left, singular_values)
-    synthetic_transport = _transport_cost(synthetic, factors[1], right.mT, singular_values)
-    return value, real_transport, synthetic_transport
+def frechet_influence(real: Tensor, synthetic: Tensor) -> FrechetInfluence:
+    """Return the distance with the influence of every image on it.
 
+    psi(x) = 2 (m1 - m2).(x - m1) + |x - m1|^2 - (x - m1)^T T (x - m1) - const
 
-def _transport_cost(features: Tensor, factor: _Factor, vectors: Tensor, singular_values: Tensor) -> Tensor:
-    """Return (x - m)^T T (x - m) of every sample, [N].
+    with T the optimal transport map between the two Gaussians. It needs no second decomposition.
 
-    With x - m = F^T z, T acts on z as U diag(s) U^T. For a factor made of rows, z is sqrt(N - 1) times a unit
-    vector.
+    Args:
+        real: Features of the real images, [N1 >= 2, D], left unchanged.
+        synthetic: Features of the synthetic images, [N2 >= 2, D], left unchanged.
+
+    Raises:
+        ValueError: If a set is not [N >= 2, D] or the widths differ.
     """
-    if factor.inverse is None:
-        return (len(features) - 1) * (vectors.square() @ singular_values)
-    to_coordinates = factor.inverse @ vectors  # [D, min(R1, R2)]
-    mean = _mean(features)
-    blocks = [
-        ((block.double().cpu() - mean) @ to_coordinates).square() @ singular_values
-        for block in features.split(_BLOCK)
-    ]
-    return torch.cat(blocks)
+    check_features(real, "real features", least=2)
+    check_features(synthetic, "synthetic features", least=2)
+    check_widths(real.shape[1], synthetic.shape[1])
+    (real_mean, real_factor), (mean, factor) = (_mean_and_factor(features) for features in (real, synthetic))
+    traces = real_factor.rows.square().sum() + factor.rows.square().sum()
+    product = real_factor.rows @ factor.rows.T
+    value = _distance(real_mean - mean, traces, _nuclear_norm(product))
+    left, singular_values, right = _svd(product)
+    # With x - m = F^T z, T acts on z as U diag(s) U^T.
+    costs = (
+        _squared_sum(real_factor.coordinates(left), singular_values),
+        _squared_sum(factor.coordinates(right), singular_values),
+    )
+    return FrechetInfluence(
+        value,
+        _influence(real, real_mean, real_mean - mean, costs[0]),
+        _influence(synthetic, mean, mean - real_mean, costs[1]),
+    )
 
 
-def _influence_variance(features: Tensor, mean_shift: Tensor, transport_cost: Tensor) -> float:
-    """Return the share of the variance of the distance that comes from the chance in one set."""
-    mean = _mean(features)
+def _influence(features: Tensor, mean: Tensor, mean_shift: Tensor, transport_cost: Tensor) -> Tensor:
     own_terms = []
     for block in features.split(_BLOCK):
         centred = block.double().cpu() - mean
         own_terms.append(2 * centred @ mean_shift + centred.square().sum(dim=1))
     influence = torch.cat(own_terms) - transport_cost
-    return float(influence.var() / len(features))
+    return influence - influence.mean()
 
 
-def _factor(features: Tensor, method: FactorMethod) -> _Factor:
+def _squared_sum(coordinates: Tensor, weights: Tensor) -> Tensor:
+    return coordinates.square() @ weights
+
+
+def _mean_and_rows(features: Tensor, method: FactorMethod) -> tuple[Tensor, Tensor]:
+    """Return the mean, [D], and the rows of a factor, [R, D]."""
     if method == "rows" or (method == "auto" and len(features) <= features.shape[1]):
-        rows = (features.double().cpu() - _mean(features)) / math.sqrt(len(features) - 1)
-        return _Factor(rows, inverse=None)
-    return _covariance_factor(fit_statistics(features).covariance, method)
+        mean, centred = _centred(features)
+        return mean, _without_null_row(centred)
+    statistics = fit_statistics(features)
+    return statistics.mean, _covariance_rows(statistics.covariance, method)[0]
 
 
-def _covariance_factor(covariance: Tensor, method: FactorMethod) -> _Factor:
-    """Factor by Cholesky if the matrix is positive definite, else by its eigenvectors."""
+def _mean_and_factor(features: Tensor) -> tuple[Tensor, _Factor]:
+    if len(features) <= features.shape[1]:
+        mean, centred = _centred(features)
+        return mean, _Factor(_without_null_row(centred), _row_coordinates)
+    statistics = fit_statistics(features)
+    rows, inverse = _covariance_rows(statistics.covariance, "auto")
+
+    def coordinates(vectors: Tensor) -> Tensor:
+        directions = inverse(vectors)  # [D, K]
+        parts = [(block.double().cpu() - statistics.mean) @ directions for block in features.split(_BLOCK)]
+        return torch.cat(parts)
+
+    return statistics.mean, _Factor(rows, coordinates)
+
+
+def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean, [D], and the centred rows over sqrt(N - 1), [N, D], in float64."""
+    # A new tensor also for float64 input, which must not be changed.
+    centred = features.detach().cpu().to(torch.float64, copy=True)
+    origin = centred[0].clone()
+    centred -= origin
+    offset = centred.mean(dim=0)
+    centred -= offset
+    centred /= math.sqrt(len(features) - 1)
+    return origin + offset, centred
+
+
+def _without_null_row(centred: Tensor) -> Tensor:
+    """Turn N centred rows, which sum to zero, into N - 1 with the same Gram matrix.
+
+    The reflection that takes (1, ..., 1) to the first axis empties the first row. Otherwise a singular value
+    that is zero but for rounding would enter the sum.
+    """
+    return centred[1:] - centred[0] / (math.sqrt(len(centred)) + 1)
+
+
+def _row_coordinates(vectors: Tensor) -> Tensor:
+    """Undo the reflection of `_without_null_row`: samples are sqrt(N - 1) times unit vectors, [N, K]."""
+    num_samples = len(vectors) + 1
+    total = vectors.sum(dim=0) / math.sqrt(num_samples)
+    reflected = torch.cat([-total[None], vectors - total / (math.sqrt(num_samples) + 1)])
+    return reflected.mul_(math.sqrt(num_samples - 1))
+
+
+def _covariance_rows(covariance: Tensor, method: FactorMethod) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Factor by Cholesky if the matrix is positive definite, else by its eigenvectors.
+
+    Returns:
+        F [R, D] with F^T F = S, and the map from V [R, K] to F^-1 V, [D, K].
+    """
     # A feature that never varies (a dead ReLU channel) makes the matrix singular and adds nothing.
     varies = covariance.diagonal() > 0
-    core = covariance[varies][:, varies]
-    rows, inverse = (
-        covariance.new_zeros(len(core), len(covariance)),
-        covariance.new_zeros(len(covariance), len(core)),
-    )
-    if method in {"auto", "cholesky"}:
-        lower, info = torch.linalg.cholesky_ex(core)
+    if not varies.all():
+        core_rows, core_inverse = _covariance_rows(covariance[varies][:, varies], method)
+        rows = covariance.new_zeros(len(core_rows), len(covariance))
+        rows[:, varies] = core_rows
+
+        def inverse(vectors: Tensor) -> Tensor:
+            directions = vectors.new_zeros(len(covariance), vectors.shape[1])
+            directions[varies] = core_inverse(vectors)
+            return directions
+
+        return rows, inverse
+    if method != "eigh":
+        lower, info = torch.linalg.cholesky_ex(covariance)
         if int(info) == 0:
-            rows[:, varies] = lower.mT
-            inverse[varies] = torch.linalg.solve_triangular(
-                lower.mT, torch.eye(len(core)).to(core), upper=True
-            )
-            return _Factor(rows, inverse)
+            upper = lower.mT
+            return upper, lambda vectors: torch.linalg.solve_triangular(upper, vectors, upper=True)
         if method == "cholesky":
             raise ValueError(
                 "the covariance is singular: Cholesky needs more samples than features; use method='auto'"
             )
-    eigenvalues, eigenvectors = torch.linalg.eigh(core)
+    eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
     # Below this, eigenvalues are rounding noise, and their square roots would be far above it.
-    cut_off = len(core) * torch.finfo(torch.float64).eps * eigenvalues[-1:].clamp(min=0)
-    kept = torch.where(eigenvalues > cut_off, eigenvalues, torch.zeros_like(eigenvalues))
-    rows[:, varies] = kept.sqrt()[:, None] * eigenvectors.mT
-    inverse[varies] = eigenvectors * torch.where(kept > 0, kept.rsqrt(), kept)
-    return _Factor(rows, inverse)
+    kept = eigenvalues > len(covariance) * torch.finfo(torch.float64).eps * eigenvalues[-1:].clamp(min=0)
+    roots, axes = eigenvalues[kept].sqrt(), eigenvectors[:, kept]
+    return roots[:, None] * axes.mT, lambda vectors: axes @ (vectors / roots[:, None])
 
 
-def _distance(mean_shift: Tensor, traces: Tensor, singular_values: Tensor) -> float:
+def _nuclear_norm(product: Tensor) -> Tensor:
+    """Return the sum of singular values of P, [R1, R2].
+
+    The eigenvalues of P P^T cost a seventh of the singular values of P, but their roots lose half the digits
+    of the small ones. Where that could be seen, the singular values are taken after all.
+    """
+    if min(product.shape) <= _DIRECT:
+        return torch.linalg.svdvals(product).sum()
+    eigenvalues = torch.linalg.eigvalsh(_gram(product)).clamp_(min=0)
+    norm = eigenvalues.sqrt().sum()
+    if _rounding_of_roots(eigenvalues) <= _TOLERANCE * norm:
+        return norm
+    return torch.linalg.svdvals(product).sum()
+
+
+def _svd(product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U [R1, K], s [K], V [R2, K] with P = U diag(s) V^T; small s are less exact than their sum above."""
+    if min(product.shape) > _DIRECT:
+        if product.shape[0] > product.shape[1]:
+            right, singular_values, left = _svd(product.T)
+            return left, singular_values, right
+        eigenvalues, left = torch.linalg.eigh(_gram(product))
+        eigenvalues.clamp_(min=0)
+        if _rounding_of_roots(eigenvalues) <= _TOLERANCE * eigenvalues.sqrt().sum():
+            singular_values = eigenvalues.sqrt()
+            scales = torch.where(singular_values > 0, singular_values.reciprocal(), 0.0)
+            return left, singular_values, (product.T @ left).mul_(scales)
+    left, singular_values, right = torch.linalg.svd(product, full_matrices=False)
+    return left, singular_values, right.mT
+
+
+def _gram(product: Tensor) -> Tensor:
+    """Return P P^T or P^T P, whichever is smaller."""
+    # numpy sees the product as symmetric and does half the work of a general one.
+    rows = (product if product.shape[0] <= product.shape[1] else product.mT).numpy()
+    return torch.from_numpy(rows @ rows.T)
+
+
+def _rounding_of_roots(eigenvalues: Tensor) -> Tensor:
+    """Estimate how far rounding has moved the sum of roots: each eigenvalue is off by an ulp of the largest."""
+    rounding = torch.finfo(torch.float64).eps * eigenvalues[-1]
+    return (rounding / (eigenvalues + rounding).sqrt()).sum()
+
+
+def _distance(mean_shift: Tensor, traces: Tensor, nuclear_norm: Tensor) -> float:
     # Zero is the least value; rounding alone may fall below it.
-    return max(0.0, float(mean_shift.square().sum() + traces - 2 * singular_values.sum()))
-
-
-def _mean(features: Tensor) -> Tensor:
-    """Return the float64 mean, [D], by blocks around the first row (a large offset costs no digits)."""
-    origin = features[0].double().cpu()
-    total = torch.zeros_like(origin)
-    for block in features.split(_BLOCK):
-        total += (block.double().cpu() - origin).sum(dim=0)
-    return origin + total / len(features)
-
-
-def _check(features: Tensor, name: str) -> None:
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"{name} must be [N >= 2, D], got {tuple(features.shape)}")
-    if not torch.isfinite(features).all():
-        bad_row = int((~torch.isfinite(features)).any(dim=1).nonzero()[0])
-        raise ValueError(f"{name} hold NaN or infinity, first in row {bad_row}; extract that image again")
-
-
-def _check_widths(real_width: int, synthetic_width: int) -> None:
-    if real_width != synthetic_width:
-        raise ValueError(
-            f"feature dimensions differ: real {real_width}, synthetic {synthetic_width}; "
-            "were both sets encoded by the same extractor?"
-        )
+    return max(0.0, float(mean_shift.square().sum() + traces - 2 * nuclear_norm))
