@@ -1,5 +1,8 @@
 import io
+import json
+import logging
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -12,9 +15,11 @@ from medgen_metrics.image_sets import (
     decode_image,
     inspect_image,
     list_image_files,
+    list_image_rows,
     read_image_bytes,
 )
 from PIL import Image
+from torch import Tensor
 
 FILE = Path("set/picture.png")
 
@@ -178,5 +183,154 @@ def test_arrays_and_tensors_take_one_shape() -> None:
 def test_float_images_are_refused_rather_than_wrapped() -> None:
     with pytest.raises(ValueError, match=r"must be uint8 in 0\.\.255, got torch\.float32"):
         as_uint8_images(torch.rand(2, 3, 4, 4))
-    with pytest.raises(ValueError, match=r"must be \[B, H, W, 3\], got \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"must be \[B, H, W, 3\] or \[B, H, W, 1\], got \(4, 4\)"):
         as_uint8_images(np.zeros((4, 4), dtype=np.uint8))
+
+
+def test_floats_of_a_stated_range_are_rounded() -> None:
+    values = torch.tensor([0.0, 0.25, 0.5, 0.999, 1.0]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
+    assert as_uint8_images(values, value_range=(0, 1))[0, 0, 0].tolist() == [0, 64, 128, 255, 255]
+    assert torch.equal(
+        as_uint8_images(2 * values - 1, value_range=(-1, 1)), as_uint8_images(values, value_range=(0, 1))
+    )
+
+
+def test_every_byte_survives_the_way_through_floats() -> None:
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    for dtype in (torch.float32, torch.float64):
+        unit = images.to(dtype) / 255
+        assert torch.equal(as_uint8_images(unit, value_range=(0, 1)), images)
+        assert torch.equal(as_uint8_images(unit * 2 - 1, value_range=(-1, 1)), images)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(1.004, 255), (1.01, 255), (-0.01, 0), (-0.2, 0), (1.3, 255)]
+)
+def test_floats_a_little_outside_are_clamped_and_never_wrap(value: float, expected: int) -> None:
+    images = torch.full((1, 3, 2, 2), value)
+    assert as_uint8_images(images, value_range=(0, 1)).unique().tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("images", "value_range"),
+    [
+        (torch.linspace(-1, 1, 12).view(1, 3, 2, 2), (0, 1)),
+        (torch.linspace(0, 255, 12).view(1, 3, 2, 2), (0, 1)),
+        (torch.linspace(0, 255, 12).view(1, 3, 2, 2), (-1, 1)),
+    ],
+)
+def test_floats_of_another_range_than_stated_are_refused(
+    images: Tensor, value_range: tuple[float, float]
+) -> None:
+    with pytest.raises(ValueError, match=r"image values reach from .* far outside value_range"):
+        as_uint8_images(images, value_range=value_range)
+
+
+def test_floats_that_are_no_numbers_are_refused() -> None:
+    images = torch.rand(1, 3, 2, 2)
+    images[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        as_uint8_images(images, value_range=(0, 1))
+
+
+def test_uint16_arrays_are_scaled_over_their_stated_range() -> None:
+    scan = np.array([[0, 2048, 4095]], dtype=np.uint16)[None, :, :, None]
+    assert as_uint8_images(scan, sixteen_bit_range=(0, 4095))[0, :, 0].tolist() == [[0, 128, 255]] * 3
+    with pytest.raises(ValueError, match="uint16 images need sixteen_bit_range"):
+        as_uint8_images(scan)
+    with pytest.raises(ValueError, match=r"0\.\.4095 lie outside sixteen_bit_range 0\.\.1000"):
+        as_uint8_images(scan, sixteen_bit_range=(0, 1000))
+
+
+def test_a_range_for_bytes_and_other_integers_are_refused() -> None:
+    with pytest.raises(ValueError, match="value_range is for float images"):
+        as_uint8_images(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), value_range=(0, 1))
+    with pytest.raises(ValueError, match=r"uint8, float or uint16, got torch\.int64"):
+        as_uint8_images(torch.zeros(1, 3, 2, 2, dtype=torch.int64))
+
+
+def test_memory_of_the_caller_is_left_alone() -> None:
+    floats = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = floats.clone()
+    as_uint8_images(floats, value_range=(0, 1))
+    assert torch.equal(floats, before)
+
+
+def write_set(folder: Path, names: list[str], rows: list[dict[str, object]] | None = None) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(Image.fromarray(random_rgb())))
+    if rows is not None:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "metadata.jsonl").write_text(text)
+
+
+def pack(folder: Path, archive: Path) -> None:
+    with zipfile.ZipFile(archive, "w") as opened:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                opened.write(file, file.relative_to(folder).as_posix())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_of_an_imagefolder_are_the_set_in_their_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, packed: bool
+) -> None:
+    rows = [{"file_name": "images/b.png", "text": "polyp"}, {"file_name": "a.png", "text": "normal"}]
+    source = tmp_path / "set"
+    write_set(source, ["a.png", "images/b.png", "c.png"], rows)
+    if packed:
+        pack(source, tmp_path / "set.zip")
+        source = tmp_path / "set.zip"
+    with caplog.at_level(logging.WARNING):
+        listed = list_image_rows(source)
+    assert [row.file for row in listed] == [source / "images/b.png", source / "a.png"]
+    assert [row.fields for row in listed] == [{"text": "polyp"}, {"text": "normal"}]
+    assert list_image_files(source) == (source / "images/b.png", source / "a.png")
+    assert "1 images have no row in metadata.jsonl" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{", r"metadata\.jsonl, line 2: is not JSON"),
+        ('{"text": "x"}', r"line 2: expected an object with file_name"),
+        ('["a.png"]', r"line 2: expected an object with file_name"),
+        ('{"file_name": "../b.png"}', r"line 2: expected an object with file_name, a path below"),
+        ('{"file_name": "gone.png"}', r"line 2: gone\.png is no image of"),
+    ],
+)
+def test_malformed_row_is_named_by_its_line(tmp_path: Path, line: str, problem: str) -> None:
+    write_set(tmp_path, ["a.png"])
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n' + line + "\n")
+    with pytest.raises((ValueError, FileNotFoundError), match=problem):
+        list_image_files(tmp_path)
+
+
+def test_rows_without_content_are_refused(tmp_path: Path) -> None:
+    write_set(tmp_path, ["a.png"], [])
+    with pytest.raises(ValueError, match=r"is empty|has no rows"):
+        list_image_files(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="has no rows; delete it to take every image"):
+        list_image_files(tmp_path)
+
+
+def test_archive_lists_and_reads_as_the_folder_it_was_made_of(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", ["b.PNG", "a/z.png", "notes.txt", ".hidden.png"])
+    pack(tmp_path / "set", tmp_path / "set.zip")
+    members = list_image_files(tmp_path / "set.zip")
+    assert members == (tmp_path / "set.zip" / "a/z.png", tmp_path / "set.zip" / "b.PNG")
+    for member in members:
+        original = tmp_path / "set" / member.relative_to(tmp_path / "set.zip")
+        assert read_image_bytes(member) == original.read_bytes()
+
+
+def test_damaged_or_missing_member_is_named_once(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", ["a.png"])
+    pack(tmp_path / "set", tmp_path / "set.zip")
+    missing = tmp_path / "set.zip" / "gone.png"
+    with pytest.raises(ImageFileError, match=r"set\.zip/gone\.png: no such member") as caught:
+        read_image_bytes(missing)
+    assert caught.value.image_file == missing
+    assert str(caught.value).count("gone.png") == 1

@@ -1,25 +1,39 @@
-"""Image files -> features: each distinct image is encoded once, and never again while the cache lives.
+"""Images -> features: each distinct image is decoded once, and encoded never again while the cache lives.
 
-Shapes: N files, B images of a batch, S the size the network takes, D feature width.
+Every finished batch goes to disk before the next one starts, so a killed run loses no more than the batch it
+was at.
+
+Shapes: N images, B images of a batch, S the size a network takes, D feature width.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen_metrics.feature_files import FeatureCache, FeatureSet, feature_space
 from medgen_metrics.features.protocol import FeatureExtractor
-from medgen_metrics.image_sets import FULL_16_BIT, ImageFacts, decode_image, inspect_image, read_image_bytes
+from medgen_metrics.image_sets import (
+    FULL_16_BIT,
+    ImageFacts,
+    ImageFileError,
+    as_uint8_images,
+    decode_image,
+    inspect_image,
+    read_image_bytes,
+)
+from medgen_metrics.preprocessing import Preprocessing
 
-# Features go to disk in shards of this many images: what a killed run may lose.
-_SHARD_SIZE = 512
 _DECODING_THREADS = 4
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -51,12 +65,12 @@ def extract_features(
     features_dir: Path,
     batch_size: int = 32,
     sixteen_bit_range: tuple[int, int] = FULL_16_BIT,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> ExtractedSet:
     """Encode image files, taking from the cache what it holds.
 
     Args:
-        image_files: The set; a path may come twice, and counts twice.
+        image_files: The set, files or members of zip archives; a path may come twice, and counts twice.
         extractor: The network.
         features_dir: Where features are cached.
         batch_size: Images per forward pass.
@@ -67,38 +81,192 @@ def extract_features(
         ImageFileError: If a file cannot be decoded; what was encoded before it is kept in the cache.
         ValueError: If the list is empty.
     """
+    extracted = extract_many(
+        image_files,
+        [extractor],
+        features_dir=features_dir,
+        batch_size=batch_size,
+        sixteen_bit_range=sixteen_bit_range,
+        on_progress=on_progress,
+    )
+    return extracted[extractor.id]
+
+
+def extract_many(
+    image_files: Sequence[Path],
+    extractors: Sequence[FeatureExtractor],
+    *,
+    features_dir: Path,
+    batch_size: int = 32,
+    sixteen_bit_range: tuple[int, int] = FULL_16_BIT,
+    on_progress: OnProgress | None = None,
+) -> dict[str, ExtractedSet]:
+    """Encode image files by several networks, decoding each image once.
+
+    The features are those of `extract_features` for each network alone, byte for byte: every network sees
+    the images it has not seen yet, in the same order and the same batches.
+
+    Args:
+        image_files: The set, files or members of zip archives; a path may come twice, and counts twice.
+        extractors: The networks, with unequal ids.
+        features_dir: Where features are cached, a folder for each feature space.
+        batch_size: Images per forward pass.
+        sixteen_bit_range: Grey values of 16-bit images that become 0 and 255.
+        on_progress: Called with (features ready, features in all); an image has one for each network.
+
+    Returns:
+        The set by extractor id.
+
+    Raises:
+        ImageFileError: If a file cannot be decoded; what was encoded before it is kept in the cache.
+        ValueError: If there are no files, no extractors, or two of one id.
+    """
     if not image_files:
         raise ValueError("expected at least one image file, got an empty list")
     files = tuple(_inspect(Path(image_file)) for image_file in image_files)
-    decoding = (
-        "" if sixteen_bit_range == FULL_16_BIT else f"16-bit {sixteen_bit_range[0]}..{sixteen_bit_range[1]}"
-    )
     # The range changes nothing in an 8-bit set, whose features stay shared and comparable.
     has_16_bit = any(image.facts.is_16_bit for image in files)
-    cache = FeatureCache(features_dir, feature_space(extractor, decoding=decoding if has_16_bit else ""))
-    missing = [
-        image for image in {image.sha256: image for image in files}.values() if image.sha256 not in cache
-    ]
-    done = len(files) - len(missing)
-    report = on_progress or (lambda _done, _total: None)
-    report(done, len(files))
-    pending: list[tuple[str, Tensor]] = []
-    try:
-        for batch, pixel_values in _decoded_batches(missing, extractor, batch_size, sixteen_bit_range):
-            features = extractor.from_pixel_values(pixel_values)
-            pending += [(image.sha256, feature) for image, feature in zip(batch, features, strict=True)]
-            if len(pending) >= _SHARD_SIZE:
-                _flush(cache, pending)
-            done += len(batch)
-            report(done, len(files))
-    finally:
-        _flush(cache, pending)
-    feature_set = FeatureSet(
-        cache.gather([image.sha256 for image in files]),
-        tuple(image.file.as_posix() for image in files),
-        cache.space,
+    decoding = _decoding_name(sixteen_bit_range if has_16_bit else FULL_16_BIT)
+    encoders = _encoders(extractors, features_dir, batch_size, decoding)
+    distinct = {image.sha256: image for image in files}
+    missing = [image for sha256, image in distinct.items() if any(e.lacks(sha256) for e in encoders)]
+    progress = _Progress(len(files) * len(encoders), on_progress)
+    # Copies of an image are ready with their first: only first ones are ever waited for.
+    progress.add(
+        progress.total - sum(encoder.lacks(image.sha256) for encoder in encoders for image in missing)
     )
-    return ExtractedSet(files, feature_set)
+    for image, prepared in _decoded(missing, encoders, batch_size, sixteen_bit_range):
+        for encoder in encoders:
+            progress.add(encoder.push(image.sha256, prepared))
+    for encoder in encoders:
+        progress.add(encoder.finish())
+    sha256s = [image.sha256 for image in files]
+    names = tuple(image.file.as_posix() for image in files)
+    return {encoder.extractor.id: ExtractedSet(files, encoder.gather(sha256s, names)) for encoder in encoders}
+
+
+def extract_batches(
+    batches: Iterable[Tensor | NDArray[np.generic] | Sequence[NDArray[np.generic]]],
+    extractors: Sequence[FeatureExtractor],
+    *,
+    value_range: tuple[float, float] | None = None,
+    sixteen_bit_range: tuple[int, int] | None = None,
+    features_dir: Path | None = None,
+    batch_size: int = 32,
+) -> dict[str, FeatureSet]:
+    """Encode images that come in batches, from a generator or a data loader; no batch is kept.
+
+    Args:
+        batches: Tensors [B, 3, H, W] or arrays [B, H, W, 3]; sizes may differ between batches.
+        extractors: The networks, with unequal ids.
+        value_range: Float values that become 0 and 255, e.g. (0, 1) or (-1, 1); see `as_uint8_images`.
+        sixteen_bit_range: uint16 values that become 0 and 255.
+        features_dir: Where features are cached by pixel content; None: nowhere.
+        batch_size: Images per forward pass, whatever the size of the batches.
+
+    Returns:
+        Features by extractor id, in the order the images came; they are named by their place, "0", "1", ...
+
+    Raises:
+        ValueError: If there are no images, no extractors, two of one id, or a batch is no batch of images.
+    """
+    if features_dir is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return extract_batches(
+                batches,
+                extractors,
+                value_range=value_range,
+                sixteen_bit_range=sixteen_bit_range,
+                features_dir=Path(folder),
+                batch_size=batch_size,
+            )
+    # Pixels are hashed after scaling, but two ranges must not share a name: their features do not compare.
+    decoding = _decoding_name(sixteen_bit_range or FULL_16_BIT)
+    encoders = _encoders(extractors, features_dir, batch_size, decoding)
+    sha256s: list[str] = []
+    for batch in batches:
+        images = as_uint8_images(batch, value_range=value_range, sixteen_bit_range=sixteen_bit_range)
+        for image in images.cpu():
+            sha256s.append(_pixels_sha256(image))
+            wanting = [encoder for encoder in encoders if encoder.lacks(sha256s[-1])]
+            prepared = _prepare(image, wanting)
+            for encoder in wanting:
+                encoder.push(sha256s[-1], prepared)
+    if not sha256s:
+        raise ValueError("expected at least one batch of images, got none")
+    names = tuple(str(index) for index in range(len(sha256s)))
+    for encoder in encoders:
+        encoder.finish()
+    return {encoder.extractor.id: encoder.gather(sha256s, names) for encoder in encoders}
+
+
+class _Encoder:
+    """One network with its cache, and the images that wait for their batch to fill."""
+
+    def __init__(self, extractor: FeatureExtractor, cache: FeatureCache, batch_size: int) -> None:
+        self.extractor = extractor
+        self._cache = cache
+        self._batch_size = batch_size
+        self._waiting: dict[str, Tensor] = {}
+
+    def lacks(self, sha256: str) -> bool:
+        """Whether the feature of this image is neither stored nor about to be."""
+        return sha256 not in self._cache and sha256 not in self._waiting
+
+    def push(self, sha256: str, prepared: Mapping[Preprocessing, Tensor]) -> int:
+        """Take an image if it is lacking; returns how many features this finished."""
+        if not self.lacks(sha256):
+            return 0
+        self._waiting[sha256] = prepared[self.extractor.preprocessing]
+        return self.finish() if len(self._waiting) == self._batch_size else 0
+
+    def finish(self) -> int:
+        """Encode what waits and store it; returns how many features this finished."""
+        sha256s = list(self._waiting)
+        if sha256s:
+            features = self.extractor.from_pixel_values(torch.stack(list(self._waiting.values())))
+            self._cache.add(sha256s, features)
+            self._waiting.clear()
+        return len(sha256s)
+
+    def gather(self, sha256s: Sequence[str], record_ids: tuple[str, ...]) -> FeatureSet:
+        return FeatureSet(self._cache.gather(sha256s), record_ids, self._cache.space)
+
+
+class _Progress:
+    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
+        self.total = total
+        self._done = 0
+        self._on_progress = on_progress
+        self._started = False
+
+    def add(self, num_done: int) -> None:
+        """Report, if there is news."""
+        self._done += num_done
+        if self._on_progress is not None and (num_done or not self._started):
+            self._on_progress(self._done, self.total)
+        self._started = True
+
+
+def _encoders(
+    extractors: Sequence[FeatureExtractor], features_dir: Path, batch_size: int, decoding: str
+) -> list[_Encoder]:
+    ids = [extractor.id for extractor in extractors]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"expected at least one extractor and unequal ids, got {ids}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    return [
+        _Encoder(
+            extractor, FeatureCache(features_dir, feature_space(extractor, decoding=decoding)), batch_size
+        )
+        for extractor in extractors
+    ]
+
+
+def _decoding_name(sixteen_bit_range: tuple[int, int]) -> str:
+    lowest, highest = sixteen_bit_range
+    return "" if sixteen_bit_range == FULL_16_BIT else f"16-bit {lowest}..{highest}"
 
 
 def _inspect(image_file: Path) -> ImageFile:
@@ -106,32 +274,42 @@ def _inspect(image_file: Path) -> ImageFile:
     return ImageFile(image_file, hashlib.sha256(content).hexdigest(), inspect_image(content, image_file))
 
 
-def _decoded_batches(
+def _prepare(pixels: Tensor, encoders: Sequence[_Encoder]) -> dict[Preprocessing, Tensor]:
+    """Return the pixel values, [3, S, S], of one image, [3, H, W], for each distinct preprocessing."""
+    # One by one: the images of a set need not have one size before this.
+    wanted = {encoder.extractor.preprocessing for encoder in encoders}
+    return {preprocessing: preprocessing(pixels[None])[0] for preprocessing in wanted}
+
+
+def _decoded(
     images: Sequence[ImageFile],
-    extractor: FeatureExtractor,
+    encoders: Sequence[_Encoder],
     batch_size: int,
     sixteen_bit_range: tuple[int, int],
-) -> Iterator[tuple[list[ImageFile], Tensor]]:
-    """Yield batches of files with their pixel values, [B, 3, S, S]; the next batch is decoded meanwhile."""
+) -> Iterator[tuple[ImageFile, dict[Preprocessing, Tensor]]]:
+    """Yield files with what the networks that lack them take; the next ones are decoded meanwhile."""
 
-    def prepare(image: ImageFile) -> Tensor:
+    def prepare(image: ImageFile, wanting: Sequence[_Encoder]) -> dict[Preprocessing, Tensor]:
         content = read_image_bytes(image.file)
-        pixels = decode_image(content, image.file, sixteen_bit_range=sixteen_bit_range)
-        # One by one: the images of a set need not have one size before this.
-        return extractor.preprocessing(pixels[None])[0]
+        if hashlib.sha256(content).hexdigest() != image.sha256:
+            raise ImageFileError(image.file, "changed while the set was being read; run again")
+        return _prepare(decode_image(content, image.file, sixteen_bit_range=sixteen_bit_range), wanting)
 
-    remaining = iter(images)
+    # Who lacks what is settled before the first push: worker threads see no changing cache.
+    remaining = iter([(image, [e for e in encoders if e.lacks(image.sha256)]) for image in images])
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        batch = list(islice(remaining, batch_size))
-        decoding = [pool.submit(prepare, image) for image in batch]
-        while batch:
-            next_batch = list(islice(remaining, batch_size))
-            next_decoding = [pool.submit(prepare, image) for image in next_batch]
-            yield batch, torch.stack([future.result() for future in decoding])
-            batch, decoding = next_batch, next_decoding
+        ahead = list(islice(remaining, batch_size))
+        decoding = [pool.submit(prepare, *work) for work in ahead]
+        while ahead:
+            next_ahead = list(islice(remaining, batch_size))
+            next_decoding = [pool.submit(prepare, *work) for work in next_ahead]
+            for (image, _), future in zip(ahead, decoding, strict=True):
+                yield image, future.result()
+            ahead, decoding = next_ahead, next_decoding
 
 
-def _flush(cache: FeatureCache, pending: list[tuple[str, Tensor]]) -> None:
-    if pending:
-        cache.add([sha256 for sha256, _ in pending], torch.stack([feature for _, feature in pending]))
-        pending.clear()
+def _pixels_sha256(image: Tensor) -> str:
+    # The shape is hashed too; the prefix keeps pixels apart from the bytes of files.
+    digest = hashlib.sha256(f"pixels {tuple(image.shape)}\n".encode())
+    digest.update(image.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,12 +1,15 @@
 """Image sets: which files a set holds, and how a file or an array becomes 8-bit RGB pixels.
 
+A set is a folder, a zip archive, or either with a `metadata.jsonl` whose rows say what belongs to it.
 Decoding refuses rather than guesses: a file that cannot be read as one opaque picture is an error that names
 it. 16-bit grey images, common in radiology, are scaled linearly from a stated range; a value outside it is an
 error, never a silent clip.
 """
 
 import io
-from collections.abc import Sequence
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from medgen_metrics.image_archives import (
+    ArchiveError,
+    is_archive,
+    is_safe_name,
+    list_members,
+    read_member,
+    split_archive_path,
+)
+
+logger = logging.getLogger(__name__)
+
+ROWS_NAME = "metadata.jsonl"
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 FULL_16_BIT = (0, 65535)
 MAX_PIXELS = 64_000_000
@@ -41,43 +56,108 @@ class ImageFacts:
     is_16_bit: bool
 
 
-def list_image_files(folder: Path) -> tuple[Path, ...]:
-    """List the images below a folder, sorted; suffixes in any case, hidden files left out.
+@dataclass(frozen=True)
+class ImageRow:
+    """One image of a set, with the other fields of its row in `metadata.jsonl`, if there is one."""
+
+    file: Path
+    fields: Mapping[str, object]
+
+
+def list_image_files(source: Path) -> tuple[Path, ...]:
+    """List the images of a set; suffixes in any case, hidden files left out.
+
+    Args:
+        source: Folder or zip archive. If there is a `metadata.jsonl` at its top, its rows are the set, in
+            their order; otherwise every image below it, sorted. Images of an archive are named
+            `set.zip/polyps/001.png`.
 
     Raises:
-        FileNotFoundError: If the folder does not exist.
-        ValueError: If it holds no image.
+        FileNotFoundError: If there is no such folder or archive, or a row names a file that is not there.
+        ValueError: If it holds no image, or a row is malformed.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a folder of images")
-    files = tuple(
-        sorted(
-            file
-            for file in folder.rglob("*")
-            if file.suffix.lower() in IMAGE_SUFFIXES
-            and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-            and file.is_file()
-        )
-    )
-    if not files:
+    return tuple(row.file for row in list_image_rows(source))
+
+
+def list_image_rows(source: Path) -> tuple[ImageRow, ...]:
+    """List the images of a set with their metadata, as `list_image_files` does.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or archive, or a row names a file that is not there.
+        ValueError: If it holds no image, or a row is malformed.
+    """
+    if is_archive(source):
+        names = list_members(source)
+    elif source.is_dir():
+        names = _visible_files(source)
+    else:
+        raise FileNotFoundError(f"{source}: expected a folder of images or a .zip archive of them")
+    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
         raise ValueError(
-            f"{folder}: no images found, expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"{source}: no images found, expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    return files
+    if ROWS_NAME not in names:
+        return tuple(ImageRow(source / name, {}) for name in images)
+    rows = _read_rows(source, frozenset(images))
+    num_left_out = len(images) - len({row.file for row in rows})
+    if num_left_out:
+        logger.warning("%s: %d images have no row in %s, left out", source, num_left_out, ROWS_NAME)
+    return rows
+
+
+def _visible_files(folder: Path) -> tuple[str, ...]:
+    names = []
+    for file in folder.rglob("*"):
+        relative = file.relative_to(folder)
+        if not any(part.startswith(".") for part in relative.parts) and file.is_file():
+            names.append(relative)
+    return tuple(name.as_posix() for name in sorted(names))
+
+
+def _read_rows(source: Path, images: frozenset[str]) -> tuple[ImageRow, ...]:
+    rows_file = source / ROWS_NAME
+    try:
+        lines = read_image_bytes(rows_file).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{rows_file}: is not UTF-8 ({error}); write it again") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{rows_file}, line {number}: is not JSON ({error})") from error
+        name = row.get("file_name") if isinstance(row, dict) else None
+        if not isinstance(name, str) or not is_safe_name(name):
+            raise ValueError(
+                f"{rows_file}, line {number}: expected an object with file_name, a path below {source}, "
+                f"got {line[:80]}"
+            )
+        if name not in images:
+            raise FileNotFoundError(f"{rows_file}, line {number}: {name} is no image of {source}")
+        rows.append(ImageRow(source / name, {key: row[key] for key in row if key != "file_name"}))
+    if not rows:
+        raise ValueError(f"{rows_file}: has no rows; delete it to take every image of {source}")
+    return tuple(rows)
 
 
 def read_image_bytes(image_file: Path) -> bytes:
-    """Read a file, naming it if that fails.
+    """Read a file or a member of a zip archive, naming it if that fails.
 
     Raises:
-        ImageFileError: If the file is missing, unreadable or empty.
+        ImageFileError: If it is missing, unreadable or empty.
     """
+    in_archive = None if image_file.is_file() else split_archive_path(image_file)
     try:
-        content = image_file.read_bytes()
+        content = image_file.read_bytes() if in_archive is None else read_member(*in_archive)
     except FileNotFoundError:
         raise ImageFileError(image_file, "no such file") from None
     except OSError as error:
         raise ImageFileError(image_file, f"cannot be read ({error.strerror})") from error
+    except ArchiveError as error:
+        raise ImageFileError(image_file, str(error).removeprefix(f"{image_file}: ")) from error
     if not content:
         raise ImageFileError(image_file, "is empty; copy or generate it again")
     return content
@@ -130,32 +210,83 @@ def decode_image(
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def as_uint8_images(images: Tensor | NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Tensor:
+def as_uint8_images(
+    images: Tensor | NDArray[np.generic] | Sequence[NDArray[np.generic]],
+    *,
+    value_range: tuple[float, float] | None = None,
+    sixteen_bit_range: tuple[int, int] | None = None,
+) -> Tensor:
     """Bring images that are in memory into the one shape extractors take.
 
     Args:
-        images: uint8 tensor [B, 3, H, W], or uint8 array(s) with the channels last: [B, H, W, 3] or a list of
-            [H, W, 3] of one size. Float images are refused: whether they range to 1 or to 255 would be a
-            guess.
+        images: Tensor [B, 3, H, W], or array(s) with the channels last: [B, H, W, 3] or a list of [H, W, 3]
+            of one size; one channel is grey. uint8, or float or uint16 with its range stated: whether floats
+            reach to 1 or to 255 would be a guess.
+        value_range: The float values that become 0 and 255, e.g. (0, 1) or (-1, 1). Values somewhat outside,
+            as decoders of latents give them, are clamped; half the range beyond is another range, and refused.
+        sixteen_bit_range: The uint16 values that become 0 and 255; none may lie outside.
 
     Returns:
-        The images, [B, 3, H, W] uint8.
+        The images, [B, 3, H, W] uint8; new memory unless they were that already.
 
     Raises:
-        ValueError: If the type or shape is another.
+        ValueError: If type, shape or range is another, or a value is not finite.
     """
     if isinstance(images, Tensor):
         batch = images
     else:
         array = images if isinstance(images, np.ndarray) else np.stack(list(images))
-        if array.ndim != 4 or array.shape[-1] != 3:
-            raise ValueError(f"image arrays must be [B, H, W, 3], got {array.shape}")
+        if array.ndim != 4 or array.shape[-1] not in {1, 3}:
+            raise ValueError(f"image arrays must be [B, H, W, 3] or [B, H, W, 1], got {array.shape}")
         batch = torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2)
-    if batch.ndim != 4 or batch.shape[1] != 3:
-        raise ValueError(f"image tensors must be [B, 3, H, W], got {tuple(batch.shape)}")
-    if batch.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8 in 0..255, got {batch.dtype}; round and clamp floats first")
-    return batch
+    if batch.ndim != 4 or batch.shape[1] not in {1, 3} or 0 in batch.shape:
+        raise ValueError(f"image tensors must be [B, 3, H, W] or [B, 1, H, W], got {tuple(batch.shape)}")
+    if batch.is_floating_point():
+        batch = _from_floats(batch, value_range)
+    elif value_range is not None:
+        raise ValueError(f"value_range is for float images, got {batch.dtype}; leave it out")
+    elif batch.dtype == torch.uint16:
+        batch = _from_uint16(batch, sixteen_bit_range)
+    elif batch.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8, float or uint16, got {batch.dtype}; convert them first")
+    return batch if batch.shape[1] == 3 else batch.expand(-1, 3, -1, -1)
+
+
+def _from_floats(batch: Tensor, value_range: tuple[float, float] | None) -> Tensor:
+    if value_range is None:
+        raise ValueError(
+            f"images must be uint8 in 0..255, got {batch.dtype}; state the range of floats, e.g. "
+            "value_range=(0, 1) or (-1, 1)"
+        )
+    lowest, highest = value_range
+    if not lowest < highest:
+        raise ValueError(f"value_range must be (lowest, highest), got {value_range}")
+    values = batch.detach().double()
+    if not torch.isfinite(values).all():
+        raise ValueError("image tensors hold NaN or infinity; generate them again")
+    least, most, slack = float(values.min()), float(values.max()), (highest - lowest) / 2
+    if least <= lowest - slack or most >= highest + slack:
+        raise ValueError(
+            f"image values reach from {least:g} to {most:g}, far outside value_range {lowest:g}..{highest:g}; "
+            "state the range they have"
+        )
+    return ((values - lowest) * (255.0 / (highest - lowest))).round().clamp(0, 255).to(torch.uint8)
+
+
+def _from_uint16(batch: Tensor, sixteen_bit_range: tuple[int, int] | None) -> Tensor:
+    if sixteen_bit_range is None:
+        raise ValueError("uint16 images need sixteen_bit_range, the values that become 0 and 255")
+    lowest, highest = sixteen_bit_range
+    if not 0 <= lowest < highest:
+        raise ValueError(f"sixteen_bit_range must be 0 <= lowest < highest, got {sixteen_bit_range}")
+    values = batch.to(torch.int64)
+    least, most = int(values.min()), int(values.max())
+    if least < lowest or most > highest:
+        raise ValueError(
+            f"image values {least}..{most} lie outside sixteen_bit_range {lowest}..{highest}; "
+            "give a range that holds all images"
+        )
+    return ((values - lowest).double() * (255.0 / (highest - lowest))).round().to(torch.uint8)
 
 
 def _open(content: bytes, image_file: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from medgen_metrics.features.loading import load_extractor
+from medgen_metrics.features.processor_config import read_preprocessing
 from medgen_metrics.features.protocol import MissingWeightsError
-from medgen_metrics.features.vit import HfVisionExtractor, parse_model_name, read_preprocessing
+from medgen_metrics.features.vit import HfVisionExtractor, parse_model_name
 from medgen_metrics.features.weights import read_weights, write_weights
 from torch import Tensor
 

@@ -20,22 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from medgen_metrics.features.hub_files import cached_hub_folder
+from medgen_metrics.features.processor_config import read_json_object, read_preprocessing
 from medgen_metrics.features.protocol import MissingWeightsError
 from medgen_metrics.features.weights import read_weights, weights_sha256
-from medgen_metrics.preprocessing import Preprocessing, Resize
 
 Layer = Literal["cls", "pooled", "logits"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 
 _NAME = re.compile(r"hf:(?P<model>[^@#]+)(@(?P<revision>[^@#]+))?(#(?P<layer>.+))?")
-_RESAMPLE: dict[int, Resize] = {
-    0: "nearest-pillow",
-    1: "lanczos-pillow",
-    2: "bilinear-pillow",
-    3: "bicubic-pillow",
-    4: "box-pillow",
-    5: "hamming-pillow",
-}
 # Settings that say where a checkpoint came from, not what it computes.
 _PROVENANCE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"})
 
@@ -141,76 +133,6 @@ class HfVisionExtractor:
         return self._select(outputs)
 
 
-def read_preprocessing(folder: Path) -> Preprocessing:
-    """Read how the model's own processor prepares an image.
-
-    Raises:
-        ValueError: If there is no preprocessor_config.json, a field is missing, or it asks for something
-            that is not resize, centre crop and normalisation.
-    """
-    config_file = folder / "preprocessor_config.json"
-    if config_file.is_file():
-        config = _read_json(config_file)
-    else:
-        config_file = folder / "processor_config.json"
-        config = _read_json(config_file).get("image_processor", {}) if config_file.is_file() else {}
-    if not config:
-        raise ValueError(f"{folder}: no preprocessor_config.json; copy it from the repository of the model")
-    if config.get("do_resize") is False or config.get("crop_pct") is not None or config.get("do_pad"):
-        raise ValueError(f"{config_file}: only plain resizing and centre crops are known, got {config}")
-    resample = _field(config, "resample", config_file)
-    if resample not in _RESAMPLE:
-        raise ValueError(f"{config_file}: resample must be 0..5 (Pillow's filters), got {resample!r}")
-    size, shortest_edge = _sizes(config, config_file)
-    mean, std = _normalisation(config, config_file)
-    return Preprocessing(size, mean, std, _RESAMPLE[resample], shortest_edge)
-
-
-def _sizes(config: dict[str, Any], config_file: Path) -> tuple[int, int | None]:
-    """Return the side of the network's input and, if there is a crop, the shorter side before it."""
-    size = _field(config, "size", config_file)
-    is_shortest = isinstance(size, dict) and "shortest_edge" in size
-    side = size["shortest_edge"] if is_shortest else _square(size, "size", config_file)
-    if not config.get("do_center_crop"):
-        if is_shortest:
-            raise ValueError(f"{config_file}: shortest_edge without do_center_crop gives no fixed size")
-        return side, None
-    crop = _square(_field(config, "crop_size", config_file), "crop_size", config_file)
-    if not is_shortest and crop != side:
-        raise ValueError(f"{config_file}: a crop of {crop} from a square of {side} is not known")
-    return crop, side if is_shortest else None
-
-
-def _square(size: Any, field: str, config_file: Path) -> int:
-    sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
-    if not isinstance(sides[0], int) or sides[0] != sides[1]:
-        raise ValueError(f"{config_file}: {field} must be a number or equal height and width, got {size}")
-    return sides[0]
-
-
-def _normalisation(
-    config: dict[str, Any], config_file: Path
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return mean and standard deviation in units of 0..255."""
-    factor = float(_field(config, "rescale_factor", config_file)) if config.get("do_rescale", True) else 1.0
-    if config.get("do_normalize", True):
-        mean, std = (_field(config, field, config_file) for field in ("image_mean", "image_std"))
-    else:
-        mean, std = [0.0] * 3, [1.0] * 3
-    if len(mean) != 3 or len(std) != 3 or factor <= 0 or min(std) <= 0:
-        raise ValueError(f"{config_file}: expected three means and deviations, got {mean} and {std}")
-    return (
-        (mean[0] / factor, mean[1] / factor, mean[2] / factor),
-        (std[0] / factor, std[1] / factor, std[2] / factor),
-    )
-
-
-def _field(config: dict[str, Any], field: str, config_file: Path) -> Any:
-    if config.get(field) is None:
-        raise ValueError(f"{config_file}: has no {field!r}; copy the file from the repository of the model")
-    return config[field]
-
-
 def _find_folder(name: str, parts: ModelName) -> Path:
     folder = Path(parts.model).expanduser()
     if folder.is_dir():
@@ -235,7 +157,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise MissingWeightsError(f"{folder}: no config.json; copy it from the repository of the model")
-    config = _read_json(config_file)
+    config = read_json_object(config_file)
     if "auto_map" in config or "model_type" not in config:
         raise ValueError(
             f"{config_file}: this model needs code from its repository, which is never run; take a checkpoint "
@@ -246,7 +168,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read_state(folder: Path) -> dict[str, Tensor]:
     index_file = folder / "model.safetensors.index.json"
-    names = sorted(set(_read_json(index_file)["weight_map"].values())) if index_file.is_file() else []
+    names = sorted(set(read_json_object(index_file)["weight_map"].values())) if index_file.is_file() else []
     files = [folder / name for name in names or ["model.safetensors"]]
     if any(file.parent != folder for file in files):
         raise ValueError(f"{index_file}: shards must lie beside it, got {', '.join(names)}")
@@ -317,13 +239,3 @@ def _precise(device: torch.device) -> AbstractContextManager[None]:
     if device.type == "cuda":
         return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     return nullcontext()
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: is not JSON ({error}); copy it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: expected an object, got {type(content).__name__}")
-    return content
