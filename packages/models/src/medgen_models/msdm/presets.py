@@ -5,7 +5,7 @@ from typing import Literal
 
 from medgen_models.diffusion import Diffusion
 from medgen_models.msdm.unet import MsdmUNet
-from medgen_models.msdm.vae import MsdmAutoencoder
+from medgen_models.msdm.vae import MsdmAutoencoder, Upsampling
 
 MsdmPresetName = Literal["msdm-256", "msdm-tiny"]
 
@@ -26,6 +26,7 @@ class MsdmPreset:
     dropout: float
     time_dim: int
     max_tokens: int
+    upsampling: Upsampling = "nearest"
     prompt_scale: float = 1.0
     standardise_prompts: bool = False
     self_conditioning: bool = False
@@ -42,6 +43,7 @@ class MsdmPreset:
             channels=self.autoencoder_channels,
             latent_channels=self.latent_channels,
             num_groups=self.autoencoder_groups,
+            upsampling=self.upsampling,
         )
 
     def build_unet(self, text_dim: int) -> MsdmUNet:
@@ -81,8 +83,8 @@ PRESETS: dict[MsdmPresetName, MsdmPreset] = {
     # The same architecture at a size that a CPU trains in minutes; the v target is kinder to few steps.
     "msdm-tiny": MsdmPreset(
         image_size=64,
-        autoencoder_channels=(16, 32, 64, 96),
-        latent_channels=8,
+        autoencoder_channels=(16, 32, 64, 192),  # 192 = 3 x 8 x 8: room for every pixel of a patch
+        latent_channels=16,
         autoencoder_groups=8,
         unet_channels=(96, 192),
         blocks_per_level=1,
@@ -92,6 +94,7 @@ PRESETS: dict[MsdmPresetName, MsdmPreset] = {
         dropout=0.0,
         time_dim=64,
         max_tokens=48,
+        upsampling="pixel-shuffle",
         prompt_scale=4.0,
         standardise_prompts=True,
         diffusion=Diffusion(prediction_type="v"),

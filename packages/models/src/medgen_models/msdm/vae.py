@@ -4,7 +4,7 @@ Shapes: B batch, Z latent channels, H x W image size, f = 2 ** (number of stages
 """
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from medgen_models.msdm.blocks import ResidualBlock, zero_init
 from medgen_models.protocol import LatentMoments
+
+Upsampling = Literal["nearest", "pixel-shuffle"]
 
 
 class Reconstruction(NamedTuple):
@@ -33,6 +35,8 @@ class MsdmAutoencoder(ModelMixin, ConfigMixin):
         channels: Width of the stem and of each stage; every stage halves the size.
         latent_channels: Channels of the latents, Z.
         num_groups: Groups of the group norms; divides every width.
+        upsampling: `nearest`, then a convolution, as MSDM has it; `pixel-shuffle` after a convolution of the same
+            cost lets every pixel of a patch have weights of its own, which a linear start needs.
         latents_mean: Mean of each latent channel, [Z] (None: zeros).
         latents_std: Standard deviation of each latent channel, [Z] (None: ones).
     """
@@ -43,6 +47,7 @@ class MsdmAutoencoder(ModelMixin, ConfigMixin):
         channels: tuple[int, ...] = (64, 128, 256, 512),
         latent_channels: int = 8,
         num_groups: int = 8,
+        upsampling: Upsampling = "nearest",
         latents_mean: tuple[float, ...] | None = None,  # noqa: ARG002 - kept in config
         latents_std: tuple[float, ...] | None = None,  # noqa: ARG002 - kept in config
     ) -> None:
@@ -63,9 +68,7 @@ class MsdmAutoencoder(ModelMixin, ConfigMixin):
         self.unstem = ResidualBlock(latent_channels, reverse[0], num_groups=num_groups)
         self.up = nn.ModuleList(
             nn.Sequential(
-                nn.Upsample(scale_factor=2, mode="nearest-exact"),
-                nn.Conv2d(wide, narrow, 3, padding=1),
-                ResidualBlock(narrow, narrow, num_groups=num_groups),
+                *_enlarge(wide, narrow, upsampling), ResidualBlock(narrow, narrow, num_groups=num_groups)
             )
             for wide, narrow in pairwise(reverse)
         )
@@ -115,6 +118,15 @@ class MsdmAutoencoder(ModelMixin, ConfigMixin):
         """Encode, draw latents with the given standard normal noise, decode."""
         moments = self.encode(pixel_values)
         return self.reconstruct(moments.sample(noise)), moments
+
+
+def _enlarge(in_channels: int, out_channels: int, upsampling: Upsampling) -> tuple[nn.Module, nn.Module]:
+    """Return the two layers that double the size."""
+    if upsampling == "pixel-shuffle":
+        return nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1), nn.PixelShuffle(2)
+    return nn.Upsample(scale_factor=2, mode="nearest-exact"), nn.Conv2d(
+        in_channels, out_channels, 3, padding=1
+    )
 
 
 def downsample_half(pixel_values: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
 """Settings of the autoencoder's training."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from medgen_training.schedules import LrSchedule
+
+Start = Literal["auto", "random", "principal-components"]
 
 
 class AutoencoderConfig(BaseModel):
@@ -11,13 +15,17 @@ class AutoencoderConfig(BaseModel):
     The loss of the image and of the half-size image of deep supervision is a weighted sum of mean squared error,
     mean absolute error and 1 - SSIM, each a mean over pixels, plus `kl_weight` times the KL divergence
     summed over the latents. The defaults suit `msdm-tiny`.
+
+    `start: principal-components` sets the first weights so that the autoencoder is the best linear one for the
+    training images; `auto` does so where the architecture can (`msdm-tiny`), and starts at random elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_steps: int = Field(default=300, ge=1)
+    start: Start = "auto"
+    num_steps: int = Field(default=250, ge=1)
     batch_size: int = Field(default=24, ge=1)
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     lr_schedule: LrSchedule = "warmup-cosine"
     warmup_fraction: float = Field(default=0.1, ge=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
