@@ -26,6 +26,7 @@ from medgen_metrics.privacy import (
     audit_image_files,
     calibrate_threshold,
     count_authentic,
+    leaked_rows,
     nearest_over_views,
     num_holdout_needed,
     write_audit,
@@ -169,7 +170,8 @@ def test_a_network_and_pixels_find_planted_copies_at_one_percent(
 def test_planted_copies_of_real_endoscopic_images_are_found(tmp_path: Path) -> None:
     files = list(list_image_files(Path(str(REAL_DATA)) / "endoscopy"))
     random.Random(0).shuffle(files)
-    train, holdout = files[:300], files[300:499]
+    # The collection holds some pictures twice: a few held-out images more than the 199 that 1% needs.
+    train, holdout = files[:300], files[300:510]
     check_planted_copies_are_found(train, holdout, tmp_path, AuditConfig(), num_each=20)
 
 
@@ -239,6 +241,32 @@ def test_number_needed_is_the_smallest_that_is_accepted(rate: float) -> None:
 def test_holdout_that_is_in_the_training_set_is_refused() -> None:
     with pytest.raises(ValueError, match=r"3 of 99 held-out images are at distance 0 .*not held out"):
         calibrate_threshold(np.concatenate([np.zeros(3), np.ones(96)]), 0.01)
+
+
+def test_leaked_holdout_is_left_out_unless_kept(gaussian: Draw) -> None:
+    train, holdout, synthetic = gaussian(300, 16, seed=0), gaussian(120, 16, seed=1), gaussian(40, 16, seed=2)
+    clean = audit_of(train, holdout[2:], synthetic)
+    holdout[:2] = train[:2] + 1e-3
+    audit = audit_of(train, holdout, synthetic)
+    assert audit.spaces[0].threshold == clean.spaces[0].threshold
+    assert audit.spaces[0].leaked_holdout_ids == ("holdout-0", "holdout-1")
+    assert audit.warnings[0].startswith(
+        "2 held-out image(s) are near copies of training images and were left out"
+    )
+    kept = audit_of(train, holdout, synthetic, keep_leaks=True)
+    assert kept.spaces[0].threshold.distance == pytest.approx(4e-3)
+    assert kept.warnings == ()
+
+
+def test_innocent_holdouts_are_not_taken_for_leaks() -> None:
+    # In m dimensions ratio^m is uniform (Facco et al. 2017); 1,000 sets of which one may hold a false leak.
+    generator = np.random.default_rng(1)
+    for num_dimensions in (3, 20):
+        ratios = generator.random((1000, 150)) ** (1 / num_dimensions)
+        assert sum(leaked_rows(row).any() for row in ratios) <= 5
+    even = np.linspace(0.01, 0.99, 99) ** (1 / 20)
+    assert leaked_rows(np.append(even, 0.1)).tolist() == [False] * 99 + [True]
+    assert not leaked_rows(np.ones(9)).any()
 
 
 def test_audit_counts_planted_copies_in_features_exactly(gaussian: Draw) -> None:

@@ -8,7 +8,7 @@ from medgen_metrics.privacy.audit import (
     audit_features,
     write_audit,
 )
-from medgen_metrics.privacy.calibration import Threshold, calibrate_threshold, num_holdout_needed
+from medgen_metrics.privacy.calibration import Threshold, calibrate_threshold, leaked_rows, num_holdout_needed
 from medgen_metrics.privacy.files import AuditConfig, AuditDataError, audit_image_files
 from medgen_metrics.privacy.nearest import NearestTrain, count_authentic, nearest_over_views
 from medgen_metrics.privacy.pixels import PixelExtractor
@@ -30,6 +30,7 @@ __all__ = [
     "audit_image_files",
     "calibrate_threshold",
     "count_authentic",
+    "leaked_rows",
     "nearest_over_views",
     "num_holdout_needed",
     "write_audit",

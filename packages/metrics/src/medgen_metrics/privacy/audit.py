@@ -20,7 +20,13 @@ from torch import Tensor
 
 from medgen_metrics.atomic import write_atomic
 from medgen_metrics.intervals import wilson_interval
-from medgen_metrics.privacy.calibration import Threshold, as_rate, calibrate_threshold, threshold_rank
+from medgen_metrics.privacy.calibration import (
+    Threshold,
+    as_rate,
+    calibrate_threshold,
+    leaked_rows,
+    threshold_rank,
+)
 from medgen_metrics.privacy.nearest import NearestTrain, count_authentic, nearest_over_views
 from medgen_metrics.score import ExtractorRef
 
@@ -52,6 +58,7 @@ class SpaceAudit:
     holdout_median_distance_ratio: float
     median_distance: float
     holdout_median_distance: float
+    leaked_holdout_ids: tuple[str, ...]  # near copies of training images, not calibrated on
     nearest: NearestTrain
 
     def to_json(self) -> dict[str, Any]:
@@ -61,6 +68,7 @@ class SpaceAudit:
             **fields,
             "extractor": asdict(self.extractor),
             "threshold": asdict(self.threshold),
+            "leaked_holdout_ids": list(self.leaked_holdout_ids),
             "authenticity_interval": list(self.authenticity_interval),
         }
 
@@ -120,6 +128,7 @@ def audit_features(
     synthetic_ids: Sequence[str],
     false_positive_rate: float = 0.01,
     num_pairs: int = 24,
+    keep_leaks: bool = False,
     warnings: Sequence[str] = (),
 ) -> PrivacyAudit:
     """Audit samples in one or more feature spaces.
@@ -133,6 +142,7 @@ def audit_features(
         synthetic_ids: Names of the N samples.
         false_positive_rate: Share of innocent samples that may be flagged.
         num_pairs: How many of the most suspicious pairs to keep, flagged or not.
+        keep_leaks: Calibrate also on held-out images that are near copies of training images.
         warnings: What is already known about the images.
 
     Raises:
@@ -148,8 +158,13 @@ def audit_features(
         seen: tuple[list[str], list[str]] = ([], [])
         holdout = _recorded("held-out", space.holdout, holdout_ids, seen[0])
         synthetic = _recorded("synthetic", space.synthetic, synthetic_ids, seen[1])
-        rate = float(as_rate(false_positive_rate))
-        audited.append(_audit_space(space, holdout, synthetic, rate, num_spaces))
+        near_holdout = nearest_over_views(holdout, space.train)
+        leaked = leaked_rows(near_holdout.ratios) & (not keep_leaks)
+        threshold = calibrate_threshold(
+            near_holdout.distances[~leaked], false_positive_rate, num_spaces=num_spaces
+        )
+        leaked_ids = [holdout_ids[row] for row in np.flatnonzero(leaked).tolist()]
+        audited.append(_audit_space(space, near_holdout, synthetic, threshold, leaked_ids))
         views |= {tuple(names) for names in seen}
     if len(views) != 1 or len(audited) != num_spaces:
         raise ValueError(
@@ -171,7 +186,7 @@ def audit_features(
         spaces=tuple(audited),
         flagged=pairs[:num_flagged],
         pairs=pairs[:num_pairs],
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_leak_warnings(audited)),
     )
 
 
@@ -193,13 +208,11 @@ def _recorded(
 
 def _audit_space(
     space: SpaceFeatures,
-    holdout_views: Iterable[tuple[str, Tensor]],
+    holdout: NearestTrain,
     synthetic_views: Iterable[tuple[str, Tensor]],
-    false_positive_rate: float,
-    num_spaces: int,
+    threshold: Threshold,
+    leaked_ids: Sequence[str],
 ) -> SpaceAudit:
-    holdout = nearest_over_views(holdout_views, space.train)
-    threshold = calibrate_threshold(holdout.distances, false_positive_rate, num_spaces=num_spaces)
     nearest = nearest_over_views(synthetic_views, space.train)
     num_authentic = count_authentic(space.train, nearest)
     return SpaceAudit(
@@ -213,8 +226,18 @@ def _audit_space(
         holdout_median_distance_ratio=float(np.median(holdout.ratios)),
         median_distance=float(np.median(nearest.distances)),
         holdout_median_distance=float(np.median(holdout.distances)),
+        leaked_holdout_ids=tuple(leaked_ids),
         nearest=nearest,
     )
+
+
+def _leak_warnings(spaces: Sequence[SpaceAudit]) -> list[str]:
+    return [
+        f"{len(space.leaked_holdout_ids)} held-out image(s) are near copies of training images and were left out "
+        f"of the calibration of {space.extractor.id}, e.g. {space.leaked_holdout_ids[0]}"
+        for space in spaces
+        if space.leaked_holdout_ids
+    ]
 
 
 def _rank_pairs(

@@ -8,6 +8,11 @@ P(d_new < d_(k)) <= k / (n + 1),      so k = floor(rate (n + 1)) keeps the promi
 
 whatever the distribution. The promise is about the average over held-out sets; `rate_bound` says how large the
 rate may be, at 95% confidence, for the very set at hand: it has the distribution Beta(k, n + 1 - k).
+
+Public collections hold pictures twice. One such picture split over training and held-out set makes the threshold
+vanish, and with it every detection, so held-out images that are plainly leaks are left out of the calibration.
+Where images fill m dimensions, the ratio r of nearest to second-nearest distance has P(r < x) = x^m, with m found
+from the median ratio (Facco et al. 2017): an r that improbable is a leak, not chance.
 """
 
 import math
@@ -16,6 +21,8 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+
+_CHANCE_OF_FALSE_LEAK = 0.001
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,25 @@ def calibrate_threshold(
         )
     rate = float(as_rate(false_positive_rate) / num_spaces)
     return Threshold(distance, rate, rank, num_holdout, _upper_bound_of_rate(rank, num_holdout))
+
+
+def leaked_rows(ratios: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which held-out images are near copies of single training images.
+
+    An innocent set has one in a thousand chances that any image of it is taken for a leak. A leak whose training
+    image is itself there twice has the ratio 1 and is not found.
+
+    Args:
+        ratios: Nearest / second-nearest distance to the training set of each held-out image, [n], 0 to 1.
+
+    Returns:
+        Whether each is a leak, [n].
+    """
+    typical = float(np.median(ratios)) if len(ratios) else 1.0
+    if not 0 < typical < 1:
+        return np.zeros(len(ratios), dtype=np.bool_)
+    num_dimensions = math.log(0.5) / math.log(typical)
+    return np.asarray(ratios**num_dimensions < _CHANCE_OF_FALSE_LEAK / len(ratios))
 
 
 def _upper_bound_of_rate(rank: int, num_holdout: int) -> float:

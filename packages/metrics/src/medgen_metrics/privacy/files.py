@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medgen_metrics.extract import extract_features
 from medgen_metrics.feature_files import FeatureSet
-from medgen_metrics.features.loading import load_extractor
+from medgen_metrics.features.loading import check_extractor_name, load_extractor
 from medgen_metrics.features.protocol import FeatureExtractor
 from medgen_metrics.image_sets import FULL_16_BIT, read_image_bytes
 from medgen_metrics.privacy.audit import PrivacyAudit, SpaceFeatures, audit_features
@@ -31,6 +31,7 @@ class AuditConfig:
     false_positive_rate: float = 0.01  # over all spaces
     views: tuple[str, ...] = tuple(VIEWS)
     num_pairs: int = 24
+    keep_leaks: bool = False  # calibrate also on held-out images that are near copies of training images
     batch_size: int = 32
     weights_file: Path | None = None  # of the one extractor that has weights; None: the installed ones
     sixteen_bit_range: tuple[int, int] = FULL_16_BIT
@@ -49,7 +50,9 @@ class AuditConfig:
             raise ValueError(
                 f"expected num_pairs >= 0 and batch_size >= 1, got {self.num_pairs} and {self.batch_size}"
             )
-        with_weights = [name for name in self.extractors if not name.startswith("pixels:")]
+        with_weights = [name for name in self.extractors if _pixel_size(name) is None]
+        for name in with_weights:
+            check_extractor_name(name)
         if self.weights_file is not None and len(with_weights) != 1:
             raise ValueError(f"weights_file needs exactly one extractor with weights, got {with_weights}")
 
@@ -130,6 +133,7 @@ def audit_image_files(
         synthetic_ids=[file.as_posix() for file in synthetic],
         false_positive_rate=config.false_positive_rate,
         num_pairs=config.num_pairs,
+        keep_leaks=config.keep_leaks,
         warnings=warnings,
     )
 
@@ -153,10 +157,16 @@ class _Counter:
 
 
 def _load(name: str, config: AuditConfig, device: str) -> FeatureExtractor:
-    kind, _, size = name.partition(":")
-    if kind == "pixels" and size.isdecimal():
-        return PixelExtractor(int(size))
+    size = _pixel_size(name)
+    if size is not None:
+        return PixelExtractor(size)
     return load_extractor(name, weights_file=config.weights_file, device=device)
+
+
+def _pixel_size(name: str) -> int | None:
+    """Return N of "pixels:N"; None for any other extractor."""
+    kind, _, size = name.partition(":")
+    return int(size) if kind == "pixels" and size.isdecimal() else None
 
 
 def _compare_bytes(train: Sequence[Path], synthetic: Sequence[Path], holdout: Sequence[Path]) -> list[str]:

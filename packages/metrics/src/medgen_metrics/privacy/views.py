@@ -108,7 +108,7 @@ class ViewedExtractor:
         self.id, self.sha256, self.dim = extractor.id, extractor.sha256, extractor.dim
         self.comparable = extractor.comparable
         self.preprocessing: Preprocessing = ViewedPreprocessing(
-            own.size, own.mean, own.std, own.resize, view=view, then=own
+            own.size, own.mean, own.std, own.resize, own.shortest_edge, view=view, then=own
         )
         self._extractor = extractor
 
