@@ -76,7 +76,8 @@ def test_features_far_from_zero_keep_their_digits(gaussian: Draw) -> None:
     features = gaussian(4000, 3, seed=0)
     far = features + 1e8
     expected = fit_statistics(far - 1e8).covariance
-    torch.testing.assert_close(fit_statistics(far).covariance, expected, rtol=1e-9, atol=1e-13)
+    # A mean of 1e8 itself is known to 1e-8.
+    torch.testing.assert_close(fit_statistics(far).covariance, expected, rtol=0, atol=1e-9)
 
 
 def test_a_callers_buffer_may_be_filled_again(gaussian: Draw) -> None:

@@ -3,17 +3,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from medgen_metrics.kernel import kernel_distance, kernel_distance_of_subsets
+from medgen_metrics.kernel import PolynomialKernel, kernel_distance, kernel_distance_of_subsets
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
 
 
-def mmd_by_loops(x: np.ndarray, y: np.ndarray) -> float:
+def mmd_by_loops(
+    x: np.ndarray, y: np.ndarray, *, degree: int = 3, gamma: float | None = None, coef: float = 1.0
+) -> float:
     """The definition, term by term."""
 
     def kernel(a: np.ndarray, b: np.ndarray) -> float:
-        return float((a @ b / len(a) + 1) ** 3)
+        return float(((1 / len(a) if gamma is None else gamma) * (a @ b) + coef) ** degree)
 
     xx = np.mean([kernel(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j])
     yy = np.mean([kernel(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j])
@@ -108,3 +110,45 @@ def test_rejects_too_few_and_unequal_widths() -> None:
         kernel_distance(torch.rand(5, 4), torch.rand(2, 4))
     with pytest.raises(ValueError, match="real 4, synthetic 6"):
         kernel_distance(torch.rand(5, 4), torch.rand(5, 6))
+
+
+@pytest.mark.parametrize(("degree", "gamma", "coef"), [(1, None, 0.0), (2, 0.3, 1.0), (4, 0.05, 2.5)])
+def test_every_polynomial_kernel_agrees_with_the_definition(
+    gaussian: Draw, degree: int, gamma: float | None, coef: float
+) -> None:
+    real, synthetic = gaussian(22, 5, seed=0), gaussian(18, 5, seed=1, shift=0.4)
+    kernel = PolynomialKernel(degree=degree, gamma=gamma, coef=coef)
+    expected = mmd_by_loops(real.numpy(), synthetic.numpy(), degree=degree, gamma=gamma, coef=coef)
+    assert kernel_distance(real, synthetic, kernel=kernel).value == pytest.approx(expected, rel=1e-10)
+    small, _ = kernel_distance_of_subsets(
+        real, synthetic[:22], num_subsets=2, subset_size=18, kernel=kernel, seed=0
+    )
+    assert small == pytest.approx(expected, rel=0.5)
+
+
+def test_linear_kernel_is_the_squared_distance_of_the_means_without_its_bias(gaussian: Draw) -> None:
+    real, synthetic = gaussian(40, 5, seed=0), gaussian(30, 5, seed=1, shift=0.4)
+    shift = real.mean(dim=0) - synthetic.mean(dim=0)
+    bias = real.var(dim=0).sum() / 40 + synthetic.var(dim=0).sum() / 30
+    kernel = PolynomialKernel(degree=1, gamma=1.0, coef=0.0)
+    value = kernel_distance(real, synthetic, kernel=kernel).value
+    assert value == pytest.approx(float(shift @ shift - bias), rel=1e-10)
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0, 30.0])
+def test_float32_features_keep_five_digits_also_far_from_zero(gaussian: Draw, offset: float) -> None:
+    real = (gaussian(2000, 128, seed=0) + offset).float()
+    synthetic = (gaussian(2000, 128, seed=1, shift=0.03) + offset).float()
+    x, y = real.double().numpy(), synthetic.double().numpy()
+    xx, yy, xy = ((a @ b.T / 128 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    num_pairs = 2000 * 1999
+    expected = (xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)) / num_pairs - 2 * xy.mean()
+    assert kernel_distance(real, synthetic).value == pytest.approx(expected, rel=1e-5)
+
+
+def test_kernel_that_is_no_kernel_is_refused() -> None:
+    for settings in ({"degree": 0}, {"gamma": 0.0}, {"coef": -1.0}):
+        with pytest.raises(ValueError, match="degree >= 1, gamma > 0 and coef >= 0"):
+            PolynomialKernel(**settings)
+    assert PolynomialKernel().name == "(x.y / dim + 1)^3"
+    assert PolynomialKernel(degree=2, gamma=0.5, coef=0.0).name == "(0.5 x.y + 0)^2"

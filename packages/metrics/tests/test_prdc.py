@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from medgen_metrics.prdc import _ball_hits, prdc
+from medgen_metrics.prdc import _ball_hits, _balls, prdc
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
@@ -71,7 +71,10 @@ def test_half_sets_equal_a_count_on_the_half_alone(gaussian: Draw) -> None:
     real, synthetic = gaussian(120, 8, seed=0), gaussian(100, 8, seed=1, shift=0.2)
     generator = np.random.default_rng(0)
     in_real, in_synthetic = generator.random((3, 120)) < 0.5, generator.random((3, 100)) < 0.5
-    hits = _ball_hits(real, synthetic, in_real, in_synthetic, k=3, rim="<=")
+    in_real[0], in_synthetic[0] = True, True
+    hits, back = _ball_hits(
+        real, synthetic, _balls(real, in_real, 3), _balls(synthetic, in_synthetic, 3), "<="
+    )
     for run in range(3):
         half_real, half_synthetic = (
             real[torch.from_numpy(in_real[run])],
@@ -79,6 +82,7 @@ def test_half_sets_equal_a_count_on_the_half_alone(gaussian: Draw) -> None:
         )
         expected = reference(half_real, half_synthetic, 3)
         assert hits.queries_inside[run] / len(half_synthetic) == pytest.approx(expected["precision"])
+        assert back.queries_inside[run] / len(half_real) == pytest.approx(expected["recall"])
         assert hits.balls_filled[run] / len(half_real) == pytest.approx(expected["coverage"])
         assert hits.num_hits[run] / (3 * len(half_synthetic)) == pytest.approx(expected["density"])
 

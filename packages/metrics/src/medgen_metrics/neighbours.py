@@ -5,15 +5,20 @@ farther than a stranger. So the product only proposes candidates, with a roundin
 are computed again as |a - b| in float64, and a query whose candidates cannot be told apart from the rest is
 searched exhaustively.
 
-Shapes: Q queries, G gallery items, D feature width, K neighbours.
+Shapes: Q queries, G gallery items, D feature width, K neighbours, C candidates.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_BLOCK = 1024
+from medgen_metrics.feature_checks import check_features as check_feature_set
+
+# Side of a block of the distance table: 16 MiB in float32.
+_BLOCK = 2048
 # Differences are formed for at most this many numbers at a time (4 MiB, which stays in the cache).
 _EXACT_NUMBERS = 500_000
 # Candidates beyond K that are scored exactly.
@@ -51,33 +56,111 @@ def nearest_neighbours(
     num_candidates = min(k + _SLACK, num_others)
     for start in range(0, len(queries), _BLOCK):
         rows = torch.arange(start, min(start + _BLOCK, len(queries)))
-        best, candidates, bounds = _candidates(product, rows, num_candidates, exclude_self=exclude_self)
+        best, candidates = _candidates(product, rows, num_candidates, exclude_self=exclude_self)
         distances, order = product.exact(rows, candidates).sort(dim=1, stable=True)
         distances, indices = distances[:, :k], candidates.gather(1, order)[:, :k]
         # Certain if even the best item left out, after rounding, is no nearer than the K-th one kept.
         worst_kept = distances[:, -1].square()
-        uncertain = (best[:, -1] - bounds < worst_kept) & (worst_kept > 0) & (num_candidates < num_others)
+        left_out = best[:, -1].double() - product.rounding_bound(rows)
+        uncertain = (left_out < worst_kept) & (worst_kept > 0) & (num_candidates < num_others)
         for row in uncertain.nonzero()[:, 0].tolist():
             distances[row], indices[row] = _search_all(product, int(rows[row]), k, exclude_self=exclude_self)
         all_distances[rows], all_indices[rows] = distances, indices
     return all_distances, all_indices
 
 
+@dataclass(frozen=True)
+class OwnNeighbours:
+    """The neighbours of every image within its own set."""
+
+    radii: Tensor  # distance to the K-th, [Q] float64, exact
+    distances: Tensor  # to the C nearest, [Q, C], ascending, within rounding
+    indices: Tensor  # of the C nearest, [Q, C]
+
+
+def own_neighbours(features: Tensor, k: int, num_candidates: int) -> OwnNeighbours:
+    """Find the neighbours of every row among the other rows.
+
+    Each pair is looked at once, and only distances that rounding could swap with the K-th are computed again:
+    cheaper than `nearest_neighbours` by far where many neighbours are kept.
+
+    Args:
+        features: Features, [Q, D], left unchanged.
+        k: Neighbour whose exact distance is wanted.
+        num_candidates: Number of neighbours C to keep, k <= C < Q.
+
+    Raises:
+        ValueError: If C or K do not fit the number of rows, or a value is not finite.
+    """
+    check_feature_set(features, "features")
+    if not 1 <= k <= num_candidates < len(features):
+        raise ValueError(
+            f"expected 1 <= k <= num_candidates < {len(features)} rows, got k={k}, num_candidates={num_candidates}"
+        )
+    product = SquaredDistances(features, features)
+    best, indices = _own_candidates(product, num_candidates)
+    radii = _exact_kth(product, best, indices, k)
+    return OwnNeighbours(radii, best.clamp(min=0).sqrt(), indices)
+
+
+def _own_candidates(product: "SquaredDistances", num_candidates: int) -> tuple[Tensor, Tensor]:
+    """Return approximate squared distances, [Q, C] ascending, and indices; each pair of blocks once."""
+    size = product.num_gallery
+    best = torch.full((size, num_candidates), torch.inf, dtype=product.dtype)
+    indices = torch.zeros(size, num_candidates, dtype=torch.int64)
+
+    def merge(rows: Tensor, columns: Tensor, squared: Tensor) -> None:
+        values, places = squared.topk(min(num_candidates, len(columns)), dim=1, largest=False, sorted=False)
+        merged = torch.cat([best[rows], values], dim=1)
+        best[rows], kept = merged.topk(num_candidates, dim=1, largest=False, sorted=True)
+        indices[rows] = torch.cat([indices[rows], columns[places]], dim=1).gather(1, kept)
+
+    blocks = [torch.arange(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+    for number, rows in enumerate(blocks):
+        for columns in blocks[number:]:
+            squared = product.block(rows, columns)
+            if rows[0] == columns[0]:
+                squared.fill_diagonal_(torch.inf)
+            else:
+                merge(columns, rows, squared.T.contiguous())
+            merge(rows, columns, squared)
+    return best, indices
+
+
+def _exact_kth(product: "SquaredDistances", best: Tensor, indices: Tensor, k: int) -> Tensor:
+    """Return the exact distance to the K-th nearest, [Q], given candidates within rounding."""
+    every_row = torch.arange(product.num_gallery)
+    # Both distances that are compared may be off, each by the bound.
+    margin = 2 * product.rounding_bound(every_row)
+    pivot = best[:, k - 1].double()
+    in_doubt = (best.double() - pivot[:, None]).abs() <= margin[:, None]
+    num_nearer = (best.double() < (pivot - margin)[:, None]).sum(dim=1)
+    i, place = in_doubt.nonzero(as_tuple=True)
+    exact = torch.full(best.shape, torch.inf, dtype=torch.float64)
+    exact[i, place] = product.exact(i, indices[i, place][:, None])[:, 0]
+    radii = exact.sort(dim=1).values.gather(1, (k - 1 - num_nearer)[:, None])[:, 0]
+    # Doubt up to the last candidate: items that were left out might be nearer.
+    overflow = in_doubt[:, -1] & (best.shape[1] < product.num_gallery - 1)
+    for row in overflow.nonzero()[:, 0].tolist():
+        radii[row] = _search_all(product, row, k, exclude_self=True)[0][-1]
+    return radii
+
+
 def _candidates(
     product: "SquaredDistances", rows: Tensor, num_candidates: int, *, exclude_self: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return approximate squared distances, [R, C] ascending, their indices, and each row's rounding bound."""
-    best = torch.full((len(rows), num_candidates), torch.inf, dtype=torch.float64)
+) -> tuple[Tensor, Tensor]:
+    """Return approximate squared distances, [R, C] ascending, and their indices."""
+    best = torch.full((len(rows), num_candidates), torch.inf, dtype=product.dtype)
     indices = torch.zeros(len(rows), num_candidates, dtype=torch.int64)
     for left in range(0, product.num_gallery, _BLOCK):
         columns = torch.arange(left, min(left + _BLOCK, product.num_gallery))
         squared = product.block(rows, columns)
-        if exclude_self:
-            squared[rows[:, None] == columns] = torch.inf
+        if exclude_self and rows[0] == left:
+            squared.fill_diagonal_(torch.inf)
         values, places = squared.topk(min(num_candidates, len(columns)), dim=1, largest=False)
         best, kept = torch.cat([best, values], dim=1).topk(num_candidates, dim=1, largest=False, sorted=True)
         indices = torch.cat([indices, columns[places]], dim=1).gather(1, kept)
-    return best, indices, product.rounding_bound(rows)
+    return best, indices
 
 
 def _search_all(
@@ -96,26 +179,37 @@ class SquaredDistances:
     def __init__(self, queries: Tensor, gallery: Tensor) -> None:
         self._queries, self._gallery = queries.detach().cpu(), gallery.detach().cpu()
         self.num_gallery = len(gallery)
+        self.dtype = torch.promote_types(queries.dtype, gallery.dtype)
+        if self.dtype not in {torch.float32, torch.float64}:
+            self.dtype = torch.float32
         # A common offset would cost digits in every product and changes no distance.
-        centre = self._gallery.double().mean(dim=0)
-        self._working_dtype = torch.promote_types(queries.dtype, gallery.dtype)
-        if self._working_dtype not in {torch.float32, torch.float64}:
-            self._working_dtype = torch.float32
-        self._a, self._a_norms = self._centred(self._queries, centre)
+        total = sum(block.double().sum(dim=0) for block in self._gallery.split(_BLOCK))
+        centre = total / len(gallery)
         self._b, self._b_norms = self._centred(self._gallery, centre)
+        if queries is gallery:
+            self._a, self._a_norms = self._b, self._b_norms
+        else:
+            self._a, self._a_norms = self._centred(self._queries, centre)
 
     def block(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return squared distances of a block, [R, C] float64, each within `rounding_bound`."""
-        products = (self._a[rows] @ self._b[columns].T).double()
-        return (self._a_norms[rows, None] + self._b_norms[columns] - 2 * products).clamp_(min=0)
+        """Return squared distances of a block, [R, C] in the working precision, each within `rounding_bound`.
+
+        Args:
+            rows: Consecutive indices of queries.
+            columns: Consecutive indices of gallery items.
+        """
+        a, b = self._a[rows[0] : rows[-1] + 1], self._b[columns[0] : columns[-1] + 1]
+        squared = a @ b.T
+        squared.mul_(-2).add_(self._a_norms[rows, None].to(self.dtype))
+        return squared.add_(self._b_norms[columns].to(self.dtype)).clamp_(min=0)
 
     def rounding_bound(self, rows: Tensor) -> Tensor:
-        """Return the largest error `block` can make in each row, [R].
+        """Return the largest error `block` can make in each row, [R] float64.
 
-        A product of D terms is off by at most D u |a| |b|; the cast of a and b adds a few u more.
+        A product of D terms is off by at most D u |a| |b|; casts of a and b and the sums add a few u more.
         """
-        unit = torch.finfo(self._working_dtype).eps
-        return (self._a.shape[1] + 8) * unit * (self._a_norms[rows] + self._b_norms.max())
+        unit = torch.finfo(self.dtype).eps
+        return (self._a.shape[1] + 16) * unit * (self._a_norms[rows] + self._b_norms.max())
 
     def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return float64 distances, [R, C], of query `rows[i]` to gallery items `columns[i]`, [R, C]."""
@@ -129,17 +223,13 @@ class SquaredDistances:
             distances[some] = euclidean(a, b)
         return torch.from_numpy(distances)
 
-    @staticmethod
-    def _norms(features: Tensor) -> Tensor:
-        return features.double().square().sum(dim=1)
-
     def _centred(self, features: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-        working = torch.empty(features.shape, dtype=self._working_dtype)
+        working = torch.empty(features.shape, dtype=self.dtype)
+        norms = []
         for start in range(0, len(features), _BLOCK):
-            working[start : start + _BLOCK] = (features[start : start + _BLOCK].double() - centre).to(
-                working.dtype
-            )
-        norms = [self._norms(part) for part in working.split(_BLOCK)]
+            part = working[start : start + _BLOCK]
+            part.copy_(features[start : start + _BLOCK].double() - centre)
+            norms.append(part.double().square().sum(dim=1))
         return working, torch.cat(norms)
 
 
@@ -155,10 +245,7 @@ def check_features(queries: Tensor, gallery: Tensor) -> None:
         ValueError: If a set is not [N >= 1, D], the widths differ, or a value is not finite.
     """
     for name, features in (("first", queries), ("second", gallery)):
-        if features.ndim != 2 or len(features) < 1:
-            raise ValueError(f"{name} feature set must be [N >= 1, D], got {tuple(features.shape)}")
-        if not torch.isfinite(features).all():
-            raise ValueError(f"{name} feature set holds NaN or infinity; extract it again")
+        check_feature_set(features, f"{name} feature set")
     if queries.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"feature dimensions differ: {queries.shape[1]} and {gallery.shape[1]}; "

@@ -6,12 +6,13 @@ recall: share of real images inside any synthetic ball.
 density: number of real balls around a synthetic image, divided by k.
 coverage: share of real balls that hold a synthetic image.
 
-Memory is bounded: only one block of the distance table exists at a time. Values are exact: a distance that
-rounding could move across the rim of a ball is computed again in float64.
+Each pair of images is looked at once. Memory is bounded: only one block of the distance table exists at a time.
+Values are exact: a distance that rounding could move across the rim of a ball is computed again in float64.
 
-Shapes: N images of a set, H halves (random subsets, row 0 is the whole set), K neighbours kept per image.
+Shapes: N images of a set, H random halves (runs; run 0 is the whole set), P pairs of a real and a synthetic image.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,12 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen_metrics.intervals import Estimate, normal_estimate, proportion_estimate, random_halves
-from medgen_metrics.neighbours import SquaredDistances, check_features, nearest_neighbours
+from medgen_metrics.neighbours import SquaredDistances, check_features, own_neighbours
 
 Rim = Literal["<=", "<"]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-_BLOCK = 1024
+Integers = NDArray[np.int64]
+_BLOCK = 2048
+# Pairs that are looked at together, for all halves: bounds memory where everything lies in every ball.
+_PAIRS = 500_000
 _NUM_HALVES = 100
 
 
@@ -42,12 +46,43 @@ class Prdc:
 
 
 @dataclass(frozen=True)
-class _BallHits:
-    """What the balls of one set hold of another, for the whole sets (row 0) and for random halves of them."""
+class _Balls:
+    """Radii of the balls around the images of one set, in every run."""
 
-    queries_inside: NDArray[np.int64]  # queries inside at least one ball, [1 + H]
-    balls_filled: NDArray[np.int64]  # balls with at least one query, [1 + H]
-    num_hits: NDArray[np.int64]  # pairs of a ball and a query inside it, [1 + H]
+    radii: Floats  # [1 + H, N], exact in run 0; -1, which holds nothing, outside the half
+    members: Bools  # [1 + H, N]
+    widest: Floats  # largest radius of each image over all runs, [N]
+
+
+class _BallHits:
+    """What the balls of one set hold of another, in every run."""
+
+    def __init__(self, balls: _Balls, queries: _Balls) -> None:
+        self._balls, self._queries = balls, queries
+        self._query_hit = np.zeros(queries.members.shape, dtype=np.bool_)
+        self._ball_hit = np.zeros(balls.members.shape, dtype=np.bool_)
+        self.num_hits = np.zeros(len(balls.members), dtype=np.int64)  # pairs of a ball and a query inside it
+
+    def add(self, ball: Integers, query: Integers, distances: Floats, rim: Rim) -> None:
+        """Count pairs, [P] each."""
+        compare = np.less_equal if rim == "<=" else np.less
+        # Whoever is outside all balls of the whole set may still be in a wider one of a half.
+        for run, (radii, members) in enumerate(zip(self._balls.radii, self._queries.members, strict=True)):
+            inside = compare(distances, radii[ball])
+            inside &= members[query]
+            self._query_hit[run, query[inside]] = True
+            self._ball_hit[run, ball[inside]] = True
+            self.num_hits[run] += np.count_nonzero(inside)
+
+    @property
+    def queries_inside(self) -> Integers:
+        """Queries inside at least one ball, [1 + H]."""
+        return np.asarray(self._query_hit.sum(axis=1))
+
+    @property
+    def balls_filled(self) -> Integers:
+        """Balls with at least one query, [1 + H]."""
+        return np.asarray(self._ball_hit.sum(axis=1))
 
 
 def prdc(real: Tensor, synthetic: Tensor, *, k: int = 3, rim: Rim = "<=", seed: int) -> Prdc:
@@ -81,36 +116,37 @@ def prdc(real: Tensor, synthetic: Tensor, *, k: int = 3, rim: Rim = "<=", seed: 
         np.concatenate([np.ones((1, n), dtype=np.bool_), random_halves(n, num_halves, generator)])
         for n in (len(real), len(synthetic))
     )
-    real_balls = _ball_hits(real, synthetic, in_real, in_synthetic, k=k, rim=rim)
-    synthetic_balls = _ball_hits(synthetic, real, in_synthetic, in_real, k=k, rim=rim)
-    return _summarise(real_balls, synthetic_balls, in_real.sum(axis=1), in_synthetic.sum(axis=1), k)
+    around_real, around_synthetic = _ball_hits(
+        real, synthetic, _balls(real, in_real, k), _balls(synthetic, in_synthetic, k), rim
+    )
+    return _summarise(around_real, around_synthetic, in_real.sum(axis=1), in_synthetic.sum(axis=1), k)
 
 
 def _summarise(
-    real_balls: _BallHits,
-    synthetic_balls: _BallHits,
+    around_real: _BallHits,
+    around_synthetic: _BallHits,
     num_real: NDArray[np.int64],
     num_synthetic: NDArray[np.int64],
     k: int,
 ) -> Prdc:
-    precision = real_balls.queries_inside / num_synthetic
-    recall = synthetic_balls.queries_inside / num_real
+    precision = around_real.queries_inside / num_synthetic
+    recall = around_synthetic.queries_inside / num_real
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-    density = real_balls.num_hits / (k * num_synthetic)
-    coverage = real_balls.balls_filled / num_real
+    density = around_real.num_hits / (k * num_synthetic)
+    coverage = around_real.balls_filled / num_real
     precision_estimate = proportion_estimate(
-        int(real_balls.queries_inside[0]), int(num_synthetic[0]), _spread(precision)
+        int(around_real.queries_inside[0]), int(num_synthetic[0]), _spread(precision)
     )
     recall_estimate = proportion_estimate(
-        int(synthetic_balls.queries_inside[0]), int(num_real[0]), _spread(recall)
+        int(around_synthetic.queries_inside[0]), int(num_real[0]), _spread(recall)
     )
     return Prdc(
         precision=precision_estimate,
         recall=recall_estimate,
         f1=_f1_estimate(float(f1[0]), _spread(f1), precision_estimate, recall_estimate),
         density=_density_estimate(float(density[0]), _spread(density), precision_estimate, k),
-        coverage=proportion_estimate(int(real_balls.balls_filled[0]), int(num_real[0]), _spread(coverage)),
+        coverage=proportion_estimate(int(around_real.balls_filled[0]), int(num_real[0]), _spread(coverage)),
     )
 
 
@@ -137,51 +173,57 @@ def _spread(values: Floats) -> float:
 
 
 def _ball_hits(
-    centres: Tensor, queries: Tensor, in_centres: Bools, in_queries: Bools, *, k: int, rim: Rim
-) -> _BallHits:
-    """Count which queries lie in which balls around the centres; each pair of images is looked at once."""
-    radii = _radii(centres, in_centres, k)  # [1 + H, N], -1 outside the half
-    num_runs = len(in_centres)
-    query_hits = np.zeros((num_runs, len(queries)), dtype=np.bool_)
-    ball_hits = np.zeros((num_runs, len(centres)), dtype=np.bool_)
-    num_hits = np.zeros(num_runs, dtype=np.int64)
-    product = SquaredDistances(centres, queries)
-    widest = torch.from_numpy(radii.max(axis=0))
-    for top in range(0, len(centres), _BLOCK):
-        rows = torch.arange(top, min(top + _BLOCK, len(centres)))
-        bounds = product.rounding_bound(rows)
-        for left in range(0, len(queries), _BLOCK):
-            columns = torch.arange(left, min(left + _BLOCK, len(queries)))
+    real: Tensor, synthetic: Tensor, real_balls: _Balls, synthetic_balls: _Balls, rim: Rim
+) -> tuple[_BallHits, _BallHits]:
+    """Count which synthetic images lie in which real balls, and which real images in which synthetic ones."""
+    around_real = _BallHits(real_balls, synthetic_balls)
+    around_synthetic = _BallHits(synthetic_balls, real_balls)
+    for i, j, distances in _near_pairs(real, synthetic, real_balls, synthetic_balls):
+        around_real.add(i, j, distances, rim)
+        around_synthetic.add(j, i, distances, rim)
+    return around_real, around_synthetic
+
+
+def _near_pairs(
+    real: Tensor, synthetic: Tensor, real_balls: _Balls, synthetic_balls: _Balls
+) -> Iterator[tuple[Integers, Integers, Floats]]:
+    """Yield the pairs that are in a ball of either, in any run: indices and distances, [P] each."""
+    product = SquaredDistances(real, synthetic)
+    margins = product.rounding_bound(torch.arange(len(real)))  # [N1]
+    row_limits = torch.from_numpy(real_balls.widest).square() + margins
+    column_limits = torch.from_numpy(synthetic_balls.widest).square() + margins.max()
+    radii = [torch.from_numpy(balls.radii[0]).square() for balls in (real_balls, synthetic_balls)]
+    for top in range(0, len(real), _BLOCK):
+        rows = torch.arange(top, min(top + _BLOCK, len(real)))
+        for left in range(0, len(synthetic), _BLOCK):
+            columns = torch.arange(left, min(left + _BLOCK, len(synthetic)))
             squared = product.block(rows, columns)
-            near = squared <= (widest[rows].square() + bounds)[:, None]
+            near = squared <= row_limits[rows, None].to(squared.dtype)
+            near |= squared <= column_limits[columns].to(squared.dtype)
             i, j = near.nonzero(as_tuple=True)
-            distances = squared[i, j].sqrt()
-            close_call = (squared[i, j] - torch.from_numpy(radii[0])[rows[i]].square()).abs() <= bounds[i]
-            distances[close_call] = product.exact(rows[i[close_call]], columns[j[close_call]][:, None])[:, 0]
-            ball, query, reach = rows[i].numpy(), columns[j].numpy(), distances.numpy()
-            for run in range(num_runs):
-                limit = radii[run, ball]
-                inside = (
-                    ((reach <= limit) if rim == "<=" else (reach < limit))
-                    & in_queries[run, query]
-                    & (limit >= 0)
+            for part in range(0, len(i), _PAIRS):
+                a, b = i[part : part + _PAIRS], j[part : part + _PAIRS]
+                values = squared[a, b].double()
+                a, b = rows[a], columns[b]
+                close_call = ((values - radii[0][a]).abs() <= margins[a]) | (
+                    (values - radii[1][b]).abs() <= margins[a]
                 )
-                query_hits[run, query[inside]] = True
-                ball_hits[run, ball[inside]] = True
-                num_hits[run] += np.count_nonzero(inside)
-    return _BallHits(query_hits.sum(axis=1), ball_hits.sum(axis=1), num_hits)
+                distances = values.sqrt()
+                distances[close_call] = product.exact(a[close_call], b[close_call][:, None])[:, 0]
+                yield a.numpy(), b.numpy(), distances.numpy()
 
 
-def _radii(centres: Tensor, in_centres: Bools, k: int) -> Floats:
-    """Return the distance to the k-th neighbour within the whole set and within each half, [1 + H, N]."""
+def _balls(features: Tensor, members: Bools, k: int) -> _Balls:
+    """Find the distance of every image to its k-th neighbour, within the whole set and within each half."""
     # Of 6 k + 20 neighbours about half are in a half: fewer than k of them is a matter of one in a million.
-    num_kept = min(6 * k + 20, len(centres) - 1)
-    distances, indices = (
-        part.numpy() for part in nearest_neighbours(centres, centres, num_kept, exclude_self=True)
-    )
-    radii = np.empty(in_centres.shape)
-    for run, members in enumerate(in_centres):
-        rank = members[indices].cumsum(axis=1)  # how many members are at most this far
+    num_kept = min(6 * k + 20, len(features) - 1)
+    found = own_neighbours(features, k, num_kept)
+    distances, indices = found.distances.double().numpy(), found.indices.numpy()
+    radii = np.empty(members.shape)
+    radii[0] = found.radii.numpy()
+    every_row = np.arange(len(features))
+    for run in range(1, len(members)):
+        rank = members[run][indices].cumsum(axis=1, dtype=np.int16)  # how many members are at most this far
         place = np.where(rank[:, -1] >= k, (rank >= k).argmax(axis=1), num_kept - 1)
-        radii[run] = np.where(members, distances[np.arange(len(centres)), place], -1.0)
-    return radii
+        radii[run] = np.where(members[run], distances[every_row, place], -1.0)
+    return _Balls(radii, members, radii.max(axis=0))
