@@ -2,6 +2,7 @@ import struct
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from medgen_metrics import image_archives
 from medgen_metrics.image_archives import ArchiveError, list_members, read_member, split_archive_path
@@ -109,3 +110,34 @@ def test_path_through_an_archive_is_split(tmp_path: Path) -> None:
     assert split_archive_path(tmp_path / "a" / "b.png") is None
     (tmp_path / "folder.zip").mkdir()
     assert split_archive_path(tmp_path / "folder.zip" / "b.png") is None
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_damaged_archives_are_read_or_refused_but_never_crash(tmp_path: Path, compression: int) -> None:
+    members = {"a.png": bytes(range(256)) * 3, "b/c.png": b"picture" * 40}
+    content = write_zip(tmp_path / "set.zip", members, compression=compression).read_bytes()
+    generator = np.random.default_rng(compression)
+    messages = []
+    for index in range(200):
+        broken = bytearray(content)
+        for _ in range(generator.integers(1, 6)):
+            # Half of the changes hit the table of contents at the end.
+            reach = len(broken) if generator.random() < 0.5 else 180
+            broken[len(broken) - 1 - int(generator.integers(reach))] = generator.integers(256)
+        archive = tmp_path / f"{index}.zip"
+        archive.write_bytes(broken)
+        try:
+            for name in list_members(archive):
+                read_member(archive, name)
+        except ArchiveError as error:
+            messages.append(str(error))
+    assert len(messages) > 50
+    assert all(message.startswith(str(tmp_path)) for message in messages)
+
+
+def test_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "set.zip", {"a": b"x"})
+    content = archive.read_bytes().replace(b"a", b"\0")
+    archive.write_bytes(content)
+    with pytest.raises(ArchiveError, match="has an absolute or climbing name"):
+        list_members(archive)

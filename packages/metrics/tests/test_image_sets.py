@@ -334,3 +334,56 @@ def test_damaged_or_missing_member_is_named_once(tmp_path: Path) -> None:
         read_image_bytes(missing)
     assert caught.value.image_file == missing
     assert str(caught.value).count("gone.png") == 1
+
+
+def damaged(content: bytes, generator: np.random.Generator) -> bytes:
+    """Change, remove, insert or cut a few bytes, mostly near the beginning where the headers are."""
+    broken = bytearray(content)
+    for _ in range(generator.integers(1, 6)):
+        reach = len(broken) if generator.random() < 0.5 else min(60, len(broken))
+        place = int(generator.integers(reach))
+        match int(generator.integers(4)):
+            case 0:
+                broken[place] = generator.integers(256)
+            case 1:
+                del broken[place : place + int(generator.integers(1, 20))]
+            case 2:
+                broken[place:place] = generator.bytes(4)
+            case 3:
+                del broken[max(place, 1) :]
+        broken = broken or bytearray(b"x")
+    return bytes(broken)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("file_format", "options", "depth"),
+    [
+        ("PNG", {}, 8),
+        ("PNG", {}, 16),
+        ("TIFF", {}, 8),
+        ("TIFF", {}, 16),
+        ("TIFF", {"compression": "tiff_lzw"}, 8),
+        ("JPEG", {}, 8),
+        ("BMP", {}, 8),
+        ("WEBP", {}, 8),
+    ],
+)
+def test_damaged_files_decode_or_are_named_but_never_crash(
+    file_format: str, options: dict[str, str], depth: int
+) -> None:
+    pixels = random_rgb(20, 24)
+    image = Image.fromarray(pixels if depth == 8 else pixels[:, :, 0].astype(np.uint16) * 257)
+    content = encoded(image, file_format, **options)
+    generator = np.random.default_rng(depth)
+    messages = []
+    for _ in range(150):
+        try:
+            decoded = decode_image(damaged(content, generator), FILE)
+        except ImageFileError as error:
+            messages.append(str(error))
+        else:
+            assert decoded.dtype == torch.uint8
+            assert decoded.shape[0] == 3
+    assert len(messages) > 20
+    assert all(message.startswith("set/picture.png: ") for message in messages)

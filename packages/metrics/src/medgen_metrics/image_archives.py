@@ -44,7 +44,7 @@ def list_members(archive: Path) -> tuple[str, ...]:
     Raises:
         ArchiveError: If it is no zip file, or a name is unsafe or occurs twice.
     """
-    infos = [info for info in _open(archive).infolist() if not info.is_dir()]
+    infos = [info for info in _open(archive).infolist() if not info.filename.endswith("/")]
     if len(infos) > MAX_MEMBERS:
         raise ArchiveError(f"{archive}: holds {len(infos):,} files, at most {MAX_MEMBERS:,} are allowed")
     names = [info.filename for info in infos]
@@ -113,7 +113,7 @@ def _open(archive: Path) -> zipfile.ZipFile:
     try:
         status = archive.stat()
         return _open_version(archive, status.st_mtime_ns, status.st_size)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except _DAMAGE as error:
         raise ArchiveError(f"{archive}: cannot be read as a zip file ({error}); copy it again") from error
 
 

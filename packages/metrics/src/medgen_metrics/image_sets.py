@@ -9,6 +9,8 @@ error, never a silent clip.
 import io
 import json
 import logging
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,19 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 FULL_16_BIT = (0, 65535)
 MAX_PIXELS = 64_000_000
 
+# What Pillow's parsers raise on broken files of their format.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
@@ -201,7 +216,7 @@ def decode_image(
             is_16_bit = _is_16_bit(image)
             image.load()
             upright = ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except _DAMAGE as error:
             raise ImageFileError(image_file, f"is damaged ({error}); copy or generate it again") from error
         if is_16_bit:
             pixels = _from_16_bit(upright, image_file, sixteen_bit_range)
@@ -292,18 +307,18 @@ def _from_uint16(batch: Tensor, sixteen_bit_range: tuple[int, int] | None) -> Te
 def _open(content: bytes, image_file: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content))
+        num_frames = int(getattr(image, "n_frames", 1))
     except UnidentifiedImageError:
         raise ImageFileError(image_file, "is not an image in a known format") from None
     except Image.DecompressionBombError as error:
         raise ImageFileError(image_file, f"is too large ({error}); scale it down") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGE as error:
         raise ImageFileError(image_file, f"is damaged ({error}); copy or generate it again") from error
     if image.width * image.height > max_pixels:
         raise ImageFileError(
             image_file,
             f"has {image.width} x {image.height} pixels, at most {max_pixels:,} are allowed; scale it down",
         )
-    num_frames = int(getattr(image, "n_frames", 1))
     if num_frames > 1:
         raise ImageFileError(image_file, f"holds {num_frames} frames, expected one picture; split it")
     if image.mode not in _EIGHT_BIT_MODES and not _is_16_bit(image):
