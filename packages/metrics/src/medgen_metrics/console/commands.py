@@ -1,0 +1,139 @@
+"""What the commands do; heavy imports are inside them."""
+
+import argparse
+from typing import Any
+
+from medgen_metrics.console.failures import LIMIT_EXCEEDED, OK, UsageError, UsageErrors
+from medgen_metrics.console.output import Progress, audit_lines, print_note, print_result, score_lines
+
+
+def score(options: argparse.Namespace) -> int:
+    """Score one folder of images against another."""
+    from medgen_metrics.evaluate import ScoreConfig, score_image_files
+    from medgen_metrics.features.loading import check_extractor_name
+    from medgen_metrics.image_sets import list_image_files
+    from medgen_metrics.score import write_scores
+
+    wanted = {
+        "metrics": None if options.metrics is None else _words(options.metrics),
+        "k": options.k,
+        "seed": options.seed,
+        **_image_settings(options),
+    }
+    with UsageErrors():
+        check_extractor_name(options.extractor)
+        given = {name: value for name, value in wanted.items() if value is not None}
+        config = ScoreConfig(extractor=options.extractor, **given)
+    real, synthetic = list_image_files(options.real), list_image_files(options.synthetic)
+    with Progress("images") as progress:
+        sheet = score_image_files(
+            real,
+            synthetic,
+            config,
+            features_dir=options.features_dir,
+            device=options.device,
+            on_progress=progress,
+        )
+    if options.out is not None:
+        write_scores(options.out, sheet)
+    print_result(sheet.to_json(), score_lines(sheet), as_json=options.json)
+    return OK
+
+
+def extract(options: argparse.Namespace) -> int:
+    """Compute the features of a folder."""
+    from medgen_metrics.extract import extract_features
+    from medgen_metrics.feature_files import write_features
+    from medgen_metrics.features.loading import check_extractor_name, load_extractor
+    from medgen_metrics.image_sets import list_image_files
+
+    with UsageErrors():
+        check_extractor_name(options.extractor)
+    files = list_image_files(options.folder)
+    extractor = load_extractor(options.extractor, weights_file=options.weights, device=options.device)
+    settings = {name: value for name, value in _image_settings(options).items() if value is not None}
+    settings.pop("weights_file", None)
+    with Progress("images") as progress:
+        extracted = extract_features(
+            files, extractor, features_dir=options.features_dir, on_progress=progress, **settings
+        )
+    if options.out is not None:
+        write_features(options.out, extracted.feature_set)
+    space = extracted.feature_set.space
+    result = {
+        "num_images": len(files),
+        "fingerprint": extracted.fingerprint,
+        "extractor": {"id": space.extractor_id, "sha256": space.extractor_sha256},
+        "preprocessing": space.preprocessing,
+        "dim": space.dim,
+        "comparable": space.comparable,
+        "features_dir": str(options.features_dir),
+        "features_file": None if options.out is None else str(options.out),
+    }
+    lines = [
+        f"{len(files)} images, {space.dim} features each",
+        f"extractor      {space.extractor_id}, sha256 {space.extractor_sha256[:16]}",
+        f"preprocessing  {space.preprocessing}",
+        f"cached in      {options.features_dir}",
+    ]
+    lines += [] if options.out is None else [f"written to     {options.out}"]
+    lines += [] if space.comparable else ["", "! random weights: not comparable with anything else"]
+    print_result(result, lines, as_json=options.json)
+    return OK
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Audit a folder of synthetic images for copies; exit over a limit."""
+    from medgen_metrics.image_sets import list_image_files
+    from medgen_metrics.pairs_sheet import write_pairs_sheet
+    from medgen_metrics.privacy import AuditConfig, audit_image_files, write_audit
+
+    if options.max_copy_rate is not None and not 0 <= options.max_copy_rate <= 1:
+        raise UsageError(f"--max-copy-rate must be 0 to 1, got {options.max_copy_rate:g}")
+    wanted = {
+        "extractors": None if options.extractor is None else tuple(options.extractor),
+        "views": None if options.views is None else _words(options.views),
+        "false_positive_rate": options.false_positive_rate,
+        "num_pairs": options.top,
+        "keep_leaks": options.keep_leaks,
+        **_image_settings(options),
+    }
+    with UsageErrors():
+        config = AuditConfig(**{name: value for name, value in wanted.items() if value is not None})
+    train, synthetic, holdout = (
+        list_image_files(folder) for folder in (options.train, options.synthetic, options.holdout)
+    )
+    with Progress("views of images") as progress:
+        result = audit_image_files(
+            train,
+            synthetic,
+            holdout,
+            config,
+            features_dir=options.features_dir,
+            device=options.device,
+            on_progress=progress,
+        )
+    if options.out is not None:
+        write_audit(options.out, result)
+    if options.pairs_sheet is not None and result.pairs:
+        write_pairs_sheet(options.pairs_sheet, result.pairs, sixteen_bit_range=config.sixteen_bit_range)
+    limit = options.max_copy_rate
+    exceeded = limit is not None and result.copy_rate > limit
+    verdict = {"max_copy_rate": limit, "limit_exceeded": exceeded}
+    print_result({**result.to_json(), **verdict}, audit_lines(result, limit), as_json=options.json)
+    if exceeded:
+        print_note(f"copy rate {result.copy_rate:.4f} is over --max-copy-rate {limit:g}")
+    return LIMIT_EXCEEDED if exceeded else OK
+
+
+def _image_settings(options: argparse.Namespace) -> dict[str, Any]:
+    sixteen_bit_range = options.sixteen_bit_range
+    return {
+        "batch_size": options.batch_size,
+        "weights_file": options.weights,
+        "sixteen_bit_range": None if sixteen_bit_range is None else tuple(sixteen_bit_range),
+    }
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.replace(",", " ").split() if word)

@@ -1,0 +1,168 @@
+"""The words of the command line, and the boundary where errors become exit codes."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medgen_metrics.console import commands
+from medgen_metrics.console.failures import EXIT_CODES_TEXT, describe
+from medgen_metrics.console.output import print_note, print_result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: The words after the program's name; None: those of this process.
+    """
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except BaseException as error:
+        if isinstance(error, SystemExit | GeneratorExit) or (options.debug and isinstance(error, Exception)):
+            raise
+        code, message = describe(error)
+        print_note(f"error: {message}")
+        if options.json:
+            failure = {"exit_code": code, "kind": type(error).__name__, "message": message}
+            print_result({"error": failure}, (), as_json=True)
+        return code
+
+
+def default_features_dir() -> Path:
+    """Return the folder for cached features: below $XDG_CACHE_HOME, or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "medgen-metrics"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="medgen-metrics",
+        description="Scores of generated images against real ones, each with an interval; and a privacy audit.",
+        epilog=EXIT_CODES_TEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    added = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_score(added)
+    _add_extract(added)
+    _add_audit(added)
+    return parser
+
+
+if TYPE_CHECKING:
+    _Added = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def _add_score(added: "_Added") -> None:
+    parser = _command(added, "score", commands.score, "score synthetic images against real ones")
+    parser.add_argument("real", type=Path, metavar="REAL", help="folder of real images")
+    parser.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of synthetic images")
+    _add_extractor(parser)
+    parser.add_argument("--metrics", metavar="A,B", help="metrics to compute (default: the usual ones)")
+    parser.add_argument("--k", type=int, help="neighbour that sets the radius of a ball (default: 3)")
+    parser.add_argument("--seed", type=int, help="seed of the random halves behind intervals (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the scores as JSON")
+
+
+def _add_extract(added: "_Added") -> None:
+    parser = _command(added, "extract", commands.extract, "compute features and keep them")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images")
+    _add_extractor(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the features as one .safetensors file"
+    )
+
+
+def _add_audit(added: "_Added") -> None:
+    parser = _command(
+        added,
+        "audit",
+        commands.audit,
+        "look for training images among synthetic ones",
+        "A sample is flagged if it is nearer to a training image than real images that were held out ever are: "
+        "in any feature space, as it is or under another view. Hold out other patients than those trained on.",
+    )
+    parser.add_argument("--train", type=Path, metavar="DIR", required=True, help="images trained on")
+    parser.add_argument("--synthetic", type=Path, metavar="DIR", required=True, help="images generated")
+    parser.add_argument(
+        "--holdout", type=Path, metavar="DIR", required=True, help="real images not trained on"
+    )
+    parser.add_argument(
+        "--extractor",
+        action="append",
+        metavar="NAME",
+        help="feature space, may be given several times (default: efficientnet-lite0 and pixels:16)",
+    )
+    parser.add_argument(
+        "--views", metavar="A,B", help="how samples are turned and cropped (default: all; identity is needed)"
+    )
+    parser.add_argument(
+        "--false-positive-rate",
+        type=float,
+        default=0.01,
+        metavar="P",
+        help="share of innocent samples that may be flagged, over all spaces (default: 0.01)",
+    )
+    parser.add_argument(
+        "--max-copy-rate", type=float, metavar="R", help="exit with code 7 if a larger share is flagged"
+    )
+    parser.add_argument(
+        "--keep-leaks",
+        action="store_true",
+        help="calibrate also on held-out images that are near copies of training images",
+    )
+    parser.add_argument("--top", type=int, metavar="K", help="most suspicious pairs to keep (default: 24)")
+    parser.add_argument(
+        "--pairs-sheet", type=Path, metavar="FILE", help="write those pairs side by side as PNG"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the audit as JSON")
+
+
+def _add_extractor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--extractor",
+        default="efficientnet-lite0",
+        metavar="NAME",
+        help="efficientnet-lite0 (default), inception:2048, hf:NAME_OR_FOLDER, random:SEED, ...",
+    )
+
+
+def _command(
+    added: "_Added",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    description: str = "",
+) -> argparse.ArgumentParser:
+    """Add a command with the options that all of them share."""
+    parser = added.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {description}".strip(),
+        epilog=EXIT_CODES_TEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weight file of the extractor")
+    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument("--batch-size", type=int, metavar="B", help="images per forward pass (default: 32)")
+    parser.add_argument(
+        "--features-dir",
+        type=Path,
+        default=default_features_dir(),
+        metavar="DIR",
+        help="cache of features by image content (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sixteen-bit-range",
+        type=int,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="grey values of 16-bit images that become 0 and 255 (default: 0 65535)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
