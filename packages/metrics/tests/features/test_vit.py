@@ -229,6 +229,25 @@ def test_pickled_weights_are_refused_with_advice(tmp_path: Path) -> None:
         HfVisionExtractor(f"hf:{tmp_path}")
 
 
+def test_truncated_weights_are_named(tmp_path: Path) -> None:
+    save(tmp_path, vit_classifier)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"model\.safetensors: is damaged or no weight file"):
+        HfVisionExtractor(f"hf:{tmp_path}")
+
+
+def test_sharded_weights_are_the_same_model(tmp_path: Path) -> None:
+    model = save(tmp_path / "whole", vit_classifier)
+    save(tmp_path / "sharded", vit_classifier)
+    (tmp_path / "sharded" / "model.safetensors").unlink()
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    assert (tmp_path / "sharded" / "model.safetensors.index.json").is_file()
+    whole, sharded = (HfVisionExtractor(f"hf:{tmp_path / name}") for name in ("whole", "sharded"))
+    assert whole.sha256 == sharded.sha256
+    assert torch.equal(whole(random_images()), sharded(random_images()))
+
+
 def test_code_from_a_repository_is_never_run(tmp_path: Path) -> None:
     save(tmp_path, vit_classifier)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,23 @@ def test_hash_sees_every_change(changed: dict[str, torch.Tensor]) -> None:
 def test_order_of_names_does_not_matter() -> None:
     a, b = torch.rand(2), torch.rand(3)
     assert weights_sha256({"a": a, "b": b}) == weights_sha256({"b": b, "a": a})
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_file_that_is_none_is_named(tmp_path: Path, suffix: str) -> None:
+    for content in (b"", b"not weights", bytes(5000)):
+        file = tmp_path / f"w{suffix}"
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"w\{suffix}: is damaged or no weight file"):
+            read_weights(file)
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(Evil(), protocol=2))
+    with pytest.raises(ValueError, match=r"w\.pth: is damaged or no weight file"):
+        read_weights(tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()

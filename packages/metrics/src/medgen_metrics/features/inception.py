@@ -9,14 +9,12 @@ Shapes: B images, S = 299, D = 64, 192, 768, 2048 or 1008.
 import hashlib
 import logging
 import os
-import pickle
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from medgen_metrics.features.hub_files import cached_hub_file, is_hub_file
@@ -34,6 +32,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WEIGHTS_VARIABLE = "MEDGEN_INCEPTION"
 # Of pt_inception-2015-12-05-6726825d.pth; torch-fidelity publishes the same bytes under another name.
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+_COUNTER = ".num_batches_tracked"
 
 _REMEDY = f"""expected pt_inception-2015-12-05-6726825d.pth (sha256 {PUBLISHED_SHA256}), released by pytorch-fid
 under the tag fid_weights and by torch-fidelity as weights-inception-2015-12-05-6726825d.pth, or the same
@@ -155,25 +154,10 @@ def read_inception_weights(weights_file: Path) -> dict[str, Tensor]:
     """
     try:
         state = read_weights(weights_file)
-    except (RuntimeError, OSError, EOFError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip().splitlines() or ["empty"])[0]
-        raise ValueError(
-            f"{weights_file}: damaged or no weight file ({reason[:200]}); found sha256 "
-            f"{file_sha256(weights_file)}, {_REMEDY}"
-        ) from error
-    # Conversions differ in whether they kept these counters, which play no part in a frozen network.
-    state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    expected = {name: tuple(tensor.shape) for name, tensor in _empty_network().state_dict().items()}
-    expected = {name: shape for name, shape in expected.items() if not name.endswith("num_batches_tracked")}
-    problems = [
-        *(f"{name} is missing" for name in expected if name not in state),
-        *(f"{name} is not of this network" for name in state if name not in expected),
-        *(
-            f"{name} is {tuple(state[name].shape)}, expected {shape}"
-            for name, shape in expected.items()
-            if name in state and tuple(state[name].shape) != shape
-        ),
-    ]
+    except ValueError as error:
+        raise ValueError(f"{error}; found sha256 {file_sha256(weights_file)}, {_REMEDY}") from error
+    state = frozen_tensors(state)
+    problems = misfits(state)
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ValueError(
@@ -181,6 +165,27 @@ def read_inception_weights(weights_file: Path) -> dict[str, Tensor]:
             f"{file_sha256(weights_file)}, {_REMEDY}"
         )
     return state
+
+
+def frozen_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out the counters of batches, which play no part here and which only some conversions kept."""
+    return {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+
+
+def misfits(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Say how names and shapes differ from those of the network: missing, foreign, misshapen tensors."""
+    expected = {
+        name: tuple(tensor.shape) for name, tensor in frozen_tensors(_empty_network().state_dict()).items()
+    }
+    return (
+        *(f"{name} is missing" for name in expected if name not in state),
+        *(f"{name} is not of this network" for name in state if name not in expected),
+        *(
+            f"{name} is {tuple(state[name].shape)}, expected {shape}"
+            for name, shape in expected.items()
+            if name in state and tuple(state[name].shape) != shape
+        ),
+    )
 
 
 def file_sha256(file: Path) -> str:
@@ -198,7 +203,7 @@ def _prepared(state: Mapping[str, Tensor], device: torch.device, dtype: torch.dt
     counters = {
         name: torch.zeros((), dtype=torch.int64)
         for name in _empty_network().state_dict()
-        if name.endswith("num_batches_tracked")
+        if name.endswith(_COUNTER)
     }
     network = _empty_network()
     network.load_state_dict({**state, **counters}, strict=True, assign=True)

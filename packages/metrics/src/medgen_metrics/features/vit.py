@@ -1,17 +1,19 @@
 """Features of any Hugging Face vision model on this machine: ViT classifiers, CLIP, DINOv2, BiomedCLIP.
 
 Distances in the space of a domain's own classifier see what ImageNet features do not: a ViT trained on
-endoscopy gives the Kvasir distance, one on dermoscopy the HAM distance, the BiomedCLIP ViT the BiomedCLIP
-distance (layer "cls" each). The model is a folder or is in the local cache: nothing is downloaded, no code of
-a repository is run, no pickle is opened.
+endoscopy gives the Kvasir distance, one on dermoscopy the HAM distance, the BiomedCLIP ViT (published as
+ikim-uk-essen/BiomedCLIP_ViT_patch16_224) the BiomedCLIP distance, layer "cls" each. The model is a folder or
+is in the local cache: nothing is downloaded, no code of a repository is run, no pickle is opened.
 
 Shapes: B images, S the size the network takes, T tokens, D feature width.
 """
 
 import hashlib
 import json
+import logging
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -79,11 +81,8 @@ class HfVisionExtractor:
                 be reproduced.
         """
         parts = parse_model_name(name)
-        folder = _find_folder(name, parts)
+        folder, label, self.revision = _find_folder(name, parts)
         self.layer = parts.layer
-        self.revision = _revision(folder, parts)
-        # A folder is known by its last part: the same model gives one space wherever it lies.
-        label = Path(parts.model).resolve().name if Path(parts.model).is_dir() else parts.model
         self.id = f"hf:{label}" + (f"@{self.revision}" if self.revision else "") + f"#{parts.layer}"
         self.preprocessing = read_preprocessing(folder)
         config = _read_config(folder)
@@ -133,24 +132,22 @@ class HfVisionExtractor:
         return self._select(outputs)
 
 
-def _find_folder(name: str, parts: ModelName) -> Path:
+def _find_folder(name: str, parts: ModelName) -> tuple[Path, str, str | None]:
+    """Return the folder of the model, what to call it, and its commit if it is a snapshot of the cache."""
     folder = Path(parts.model).expanduser()
     if folder.is_dir():
         if parts.revision is not None:
             raise ValueError(f"{name}: a folder has no revisions; leave @{parts.revision} out")
-        return folder
+        # Known by its last part: the same model gives one space wherever it lies.
+        return folder, folder.resolve().name, None
     cached = cached_hub_folder(parts.model, parts.revision) if parts.model.count("/") == 1 else None
     if cached is None:
         raise MissingWeightsError(
             f"{name}: no such folder, and not in the local Hugging Face cache; give a folder with config.json, "
             "model.safetensors and preprocessor_config.json. Nothing is downloaded"
         )
-    return cached
-
-
-def _revision(folder: Path, parts: ModelName) -> str | None:
     # The cache names a snapshot by its commit, which a branch or tag is not.
-    return folder.name if not Path(parts.model).expanduser().is_dir() else None
+    return cached, parts.model, cached.name
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -175,7 +172,7 @@ def _read_state(folder: Path) -> dict[str, Tensor]:
     if not files[0].is_file() and any(folder.glob("*.bin")):
         raise MissingWeightsError(
             f"{folder}: has pickled weights (.bin) only, which are not opened; take a revision with "
-            "model.safetensors, or convert it once with the conversion space of the hub"
+            "model.safetensors, or convert it with safetensors where you trust the file"
         )
     state: dict[str, Tensor] = {}
     for file in files:
@@ -205,7 +202,7 @@ def _load_network(folder: Path, config: dict[str, Any], layer: Layer) -> nn.Modu
         model_class = transformers.AutoModel
     try:
         # Tensors the checkpoint lacks are drawn at random, which must not move the caller's generator.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _without_load_report():
             network, report = model_class.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -225,6 +222,18 @@ def _load_network(folder: Path, config: dict[str, Any], layer: Layer) -> nn.Modu
         )
     network.eval().requires_grad_(False)
     return network
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    # It warns of tensors that the chosen layer does not use; those it does use are checked here.
+    reporter = logging.getLogger("transformers.modeling_utils")
+    level = reporter.level
+    reporter.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        reporter.setLevel(level)
 
 
 def _named(outputs: Any, name: str) -> Tensor:

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -18,13 +20,19 @@ def read_weights(weights_file: Path) -> dict[str, Tensor]:
 
     Raises:
         MissingWeightsError: If the file does not exist.
-        ValueError: If the file does not hold a mapping of names to tensors.
+        ValueError: If the file is damaged or does not hold a mapping of names to tensors.
     """
     if not weights_file.is_file():
         raise MissingWeightsError(f"{weights_file}: no such weight file")
-    if weights_file.suffix == ".safetensors":
-        return load_file(weights_file)
-    state = torch.load(weights_file, map_location="cpu", weights_only=True)
+    try:
+        if weights_file.suffix == ".safetensors":
+            return load_file(weights_file)
+        state = torch.load(weights_file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{weights_file}: is damaged or no weight file ({reason[:200]}); copy it again"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{weights_file}: expected names and tensors only, got {type(state).__name__}")
     return dict(state)
