@@ -19,6 +19,10 @@ from medgen_metrics import (
     score_image_files,
     write_scores,
 )
+from medgen_metrics.evaluate import METRICS
+from medgen_metrics.feature_files import FeatureSet, FeatureSpace
+from medgen_metrics.frechet_limit import frechet_limit
+from medgen_metrics.kernel import PolynomialKernel
 from PIL import Image
 
 Write = Callable[..., list[Path]]
@@ -121,10 +125,64 @@ def test_features_of_two_extractors_are_refused(image_folder: Write, tmp_path: P
 
 
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"metrics must be some of frechet, kid, prdc, got \('fid',\)"):
+    with pytest.raises(ValueError, match=r"metrics must be some of frechet, kid, prdc, .*got \('fid',\)"):
         ScoreConfig(metrics=("fid",))
     with pytest.raises(ValueError, match="k and batch_size must be at least 1, got k=0"):
         ScoreConfig(k=0)
+
+
+def test_one_metric_that_fails_leaves_the_others(image_folder: Write, tmp_path: Path) -> None:
+    # Two images have a covariance, but no third neighbour and no unbiased kernel sum.
+    real, synthetic = image_folder("real", 9, seed=0), image_folder("synthetic", 2, seed=1)
+    sheet = score_image_files(real, synthetic, CONFIG, features_dir=tmp_path / "f")
+    assert [score.name for score in sheet.scores] == ["frechet"]
+    assert [reason.partition(":")[0] for reason in sheet.not_computed] == ["kid", "prdc"]
+    assert any(
+        warning.startswith("not computed: prdc: k=3 needs more than k images")
+        for warning in sheet["frechet"].warnings
+    )
+    write_scores(tmp_path / "scores.json", sheet)
+    assert read_scores(tmp_path / "scores.json") == sheet
+    with pytest.raises(KeyError, match=r"no score 'precision'; there are frechet; not computed: kid"):
+        sheet["precision"]
+
+
+def test_nothing_that_can_be_computed_is_an_error_with_all_reasons(
+    image_folder: Write, tmp_path: Path
+) -> None:
+    real, synthetic = image_folder("real", 9, seed=0), image_folder("synthetic", 1, seed=1)
+    with pytest.raises(
+        ValueError, match=r"no metric can be computed: frechet: synthetic features .*; kid: .*; prdc"
+    ):
+        score_image_files(real, synthetic, CONFIG, features_dir=tmp_path / "f")
+
+
+def test_features_that_are_no_numbers_are_refused_by_row() -> None:
+    space = FeatureSpace("net", "00" * 32, "none", 4)
+    features = torch.rand(8, 4)
+    broken = features.clone()
+    broken[[2, 6], 1] = torch.nan
+    names = tuple("abcdefgh")
+    with pytest.raises(ValueError, match=r"synthetic features hold NaN .* row 2 \(all such rows: 2, 6\)"):
+        score_features(FeatureSet(features, names, space), FeatureSet(broken, names, space), CONFIG)
+
+
+def test_every_metric_of_two_feature_sets_has_its_scores(gaussian: Callable[..., torch.Tensor]) -> None:
+    space = FeatureSpace("net", "00" * 32, "none", 6)
+    real, synthetic = (
+        FeatureSet(gaussian(60, 6, seed=seed), tuple(map(str, range(60))), space) for seed in (0, 1)
+    )
+    config = ScoreConfig(metrics=METRICS, num_subsets=20, subset_size=30, kernel=PolynomialKernel(degree=2))
+    scores = {score.name: score for score in score_features(real, synthetic, config)}
+    assert [*scores][:2] == ["frechet", "kid"]
+    assert [*scores][-2:] == ["frechet-limit", "kid-subsets"]
+    limit = frechet_limit(real.features, synthetic.features, seed=0)
+    assert scores["frechet-limit"].value == limit.limit.value
+    assert "(x.y / dim + 1)^2" in scores["kid"].estimator
+    assert "20 subsets of 30 with spread" in scores["kid-subsets"].estimator
+    assert scores["kid-subsets"].value == pytest.approx(
+        scores["kid"].value, abs=4 * scores["kid"].standard_error
+    )
 
 
 def test_import_needs_neither_torchmetrics_nor_generator_libraries() -> None:

@@ -5,17 +5,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from medgen_metrics.extract import ExtractedSet, ImageFile, extract_features
+from medgen_metrics.feature_checks import check_features
 from medgen_metrics.feature_files import FeatureSet, require_same_space
 from medgen_metrics.features.loading import load_extractor
 from medgen_metrics.frechet import frechet_estimate
+from medgen_metrics.frechet_limit import Extrapolated, frechet_limit
 from medgen_metrics.image_sets import FULL_16_BIT
-from medgen_metrics.intervals import Estimate
-from medgen_metrics.kernel import kernel_distance
+from medgen_metrics.intervals import Estimate, normal_estimate
+from medgen_metrics.kernel import (
+    KID_KERNEL,
+    PolynomialKernel,
+    kernel_distance,
+    kernel_distance_of_subsets,
+)
 from medgen_metrics.prdc import Rim, prdc
 from medgen_metrics.score import ExtractorRef, Score, ScoreSheet
 
-METRICS = ("frechet", "kid", "prdc")
+METRICS = ("frechet", "kid", "prdc", "frechet-limit", "kid-subsets")
+DEFAULT_METRICS = ("frechet", "kid", "prdc")
 
 
 @dataclass(frozen=True)
@@ -23,11 +34,15 @@ class ScoreConfig:
     """What to compute, and how."""
 
     extractor: str = "efficientnet-lite0"
-    metrics: tuple[str, ...] = METRICS
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     k: int = 3  # neighbour that sets the radius of a ball, for prdc
-    seed: int = 0  # of the random halves behind the intervals of prdc
+    seed: int = 0  # of the random halves behind the intervals of prdc, and of random subsets
     batch_size: int = 32
     rim: Rim = "<="  # whether a ball of prdc holds its rim
+    kernel: PolynomialKernel = KID_KERNEL  # of kid and kid-subsets
+    num_subsets: int = 100  # of kid-subsets
+    subset_size: int = 1000  # of kid-subsets; the smaller set if that has fewer images
+    extrapolated: Extrapolated = "synthetic"  # which sets frechet-limit makes infinitely large
     weights_file: Path | None = None  # None: the installed weights
     sixteen_bit_range: tuple[int, int] = FULL_16_BIT
 
@@ -63,7 +78,8 @@ def score_image_files(
     Raises:
         ImageFileError: If a file cannot be decoded.
         MissingWeightsError: If the extractor has no weights on this machine.
-        ValueError: If a set is too small for a metric.
+        ValueError: If not one metric can be computed. Those that cannot are named, with the reason, in
+            `not_computed` and in the warnings of the others.
     """
     extractor = load_extractor(config.extractor, weights_file=config.weights_file, device=device)
     num_images = len(real) + len(synthetic)
@@ -85,13 +101,13 @@ def score_image_files(
             )
         )
     real_set, synthetic_set = extracted
-    scores = score_features(
+    scores, not_computed = _score_each(
         real_set.feature_set,
         synthetic_set.feature_set,
         config,
-        warnings=image_set_warnings(real_set, synthetic_set),
+        image_set_warnings(real_set, synthetic_set),
     )
-    return ScoreSheet(scores, real_set.fingerprint, synthetic_set.fingerprint)
+    return ScoreSheet(scores, real_set.fingerprint, synthetic_set.fingerprint, not_computed)
 
 
 def score_features(
@@ -107,42 +123,104 @@ def score_features(
 
     Raises:
         FeatureFileError: If the sets live in two feature spaces.
-        ValueError: If a set is too small for a metric.
+        ValueError: If a feature is NaN or infinite, or not one metric can be computed. Those that cannot are
+            named, with the reason, in the warnings of the others.
     """
-    require_same_space(real.space, synthetic.space)
-    warnings = (*warnings, *_feature_warnings(real, synthetic))
-    frechet_only = _frechet_warnings(real, synthetic)
+    return _score_each(real, synthetic, config, warnings)[0]
 
-    def score(name: str, estimate: Estimate, estimator: str, own_warnings: tuple[str, ...] = ()) -> Score:
-        return Score(
-            name=name,
-            value=estimate.value,
-            standard_error=estimate.standard_error,
-            interval=estimate.interval,
+
+def _score_each(
+    real: FeatureSet, synthetic: FeatureSet, config: ScoreConfig, warnings: Sequence[str]
+) -> tuple[tuple[Score, ...], tuple[str, ...]]:
+    """Return the scores, and "metric: reason" of each metric that these sets are too small for."""
+    require_same_space(real.space, synthetic.space)
+    for name, feature_set in (("real", real), ("synthetic", synthetic)):
+        check_features(feature_set.features, f"{name} features")
+    measured: list[_Measured] = []
+    not_computed: list[str] = []
+    for metric in config.metrics:
+        try:
+            measured += _MEASUREMENTS[metric](real.features, synthetic.features, config)
+        except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+            not_computed.append(f"{metric}: {error}")
+    if not measured:
+        raise ValueError(f"no metric can be computed: {'; '.join(not_computed)}")
+    common = (
+        *warnings,
+        *_feature_warnings(real, synthetic),
+        *(f"not computed: {reason}" for reason in not_computed),
+    )
+    of_distances = _frechet_warnings(real, synthetic)
+    scores = tuple(
+        Score(
+            name=each.name,
+            value=each.estimate.value,
+            standard_error=each.estimate.standard_error,
+            interval=each.estimate.interval,
             num_real=len(real.features),
             num_synthetic=len(synthetic.features),
             extractor=ExtractorRef(real.space.extractor_id, real.space.extractor_sha256),
             preprocessing=real.space.preprocessing,
-            estimator=estimator,
+            estimator=each.estimator,
             seed=config.seed,
-            warnings=(*warnings, *own_warnings),
+            warnings=(*common, *of_distances) if each.name.startswith("frechet") else common,
         )
+        for each in measured
+    )
+    return scores, tuple(not_computed)
 
-    scores = []
-    if "frechet" in config.metrics:
-        estimate = frechet_estimate(real.features, synthetic.features)
-        scores.append(
-            score("frechet", estimate, "unbiased covariances; interval by influence function", frechet_only)
-        )
-    if "kid" in config.metrics:
-        estimate = kernel_distance(real.features, synthetic.features)
-        scores.append(score("kid", estimate, "all pairs, kernel (x.y / dim + 1)^3; interval by jackknife"))
-    if "prdc" in config.metrics:
-        values = prdc(real.features, synthetic.features, k=config.k, rim=config.rim, seed=config.seed)
-        estimator = f"k={config.k}, distance {config.rim} radius; interval by random halves and Wilson"
-        names = ("precision", "recall", "f1", "density", "coverage")
-        scores.extend(score(name, getattr(values, name), estimator) for name in names)
-    return tuple(scores)
+
+@dataclass(frozen=True)
+class _Measured:
+    name: str
+    estimate: Estimate
+    estimator: str
+
+
+def _frechet(real: Tensor, synthetic: Tensor, _config: ScoreConfig) -> list[_Measured]:
+    estimator = "unbiased covariances; interval by influence function"
+    return [_Measured("frechet", frechet_estimate(real, synthetic), estimator)]
+
+
+def _frechet_limit(real: Tensor, synthetic: Tensor, config: ScoreConfig) -> list[_Measured]:
+    found = frechet_limit(real, synthetic, extrapolated=config.extrapolated, seed=config.seed)
+    sets = "both sets" if config.extrapolated == "both" else "the synthetic set"
+    estimator = (
+        f"extrapolated to infinitely many images of {sets} from {len(found.distances)} subsets; "
+        "interval by influence function and scatter around the line"
+    )
+    return [_Measured("frechet-limit", found.limit, estimator)]
+
+
+def _kid(real: Tensor, synthetic: Tensor, config: ScoreConfig) -> list[_Measured]:
+    estimate = kernel_distance(real, synthetic, kernel=config.kernel)
+    return [_Measured("kid", estimate, f"all pairs, kernel {config.kernel.name}; interval by jackknife")]
+
+
+def _kid_subsets(real: Tensor, synthetic: Tensor, config: ScoreConfig) -> list[_Measured]:
+    size = min(config.subset_size, len(real), len(synthetic))
+    mean, spread = kernel_distance_of_subsets(
+        real,
+        synthetic,
+        num_subsets=config.num_subsets,
+        subset_size=size,
+        kernel=config.kernel,
+        seed=config.seed,
+    )
+    # The spread of subsets says how small they are; the chance in the images is that of all pairs.
+    standard_error = kernel_distance(real, synthetic, kernel=config.kernel).standard_error
+    estimator = (
+        f"mean of {config.num_subsets} subsets of {size} with spread {spread:.6g}, kernel {config.kernel.name}; "
+        "interval by jackknife over all pairs"
+    )
+    return [_Measured("kid-subsets", normal_estimate(mean, standard_error), estimator)]
+
+
+def _prdc(real: Tensor, synthetic: Tensor, config: ScoreConfig) -> list[_Measured]:
+    values = prdc(real, synthetic, k=config.k, rim=config.rim, seed=config.seed)
+    estimator = f"k={config.k}, distance {config.rim} radius; interval by random halves and Wilson"
+    names = ("precision", "recall", "f1", "density", "coverage")
+    return [_Measured(name, getattr(values, name), estimator) for name in names]
 
 
 def image_set_warnings(real: ExtractedSet, synthetic: ExtractedSet) -> tuple[str, ...]:
@@ -202,3 +280,12 @@ def _frechet_warnings(real: FeatureSet, synthetic: FeatureSet) -> tuple[str, ...
         f"{smaller} images for {real.space.dim} features: the distance is biased upwards, by much; "
         "compare only with scores of equal set sizes",
     )
+
+
+_MEASUREMENTS: dict[str, Callable[[Tensor, Tensor, ScoreConfig], list[_Measured]]] = {
+    "frechet": _frechet,
+    "kid": _kid,
+    "prdc": _prdc,
+    "frechet-limit": _frechet_limit,
+    "kid-subsets": _kid_subsets,
+}

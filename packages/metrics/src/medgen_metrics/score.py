@@ -67,20 +67,25 @@ class ScoreSheet:
     scores: tuple[Score, ...]
     real_fingerprint: str
     synthetic_fingerprint: str
+    not_computed: tuple[str, ...] = ()  # "metric: reason"
 
     def __getitem__(self, name: str) -> Score:
         for score in self.scores:
             if score.name == name:
                 return score
-        raise KeyError(f"no score {name!r}; there are {', '.join(score.name for score in self.scores)}")
+        missing = "".join(f"; not computed: {reason}" for reason in self.not_computed)
+        there_are = ", ".join(score.name for score in self.scores)
+        raise KeyError(f"no score {name!r}; there are {there_are}{missing}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of `scores.json`."""
-        return {
+        content: dict[str, Any] = {
             "real_fingerprint": self.real_fingerprint,
             "synthetic_fingerprint": self.synthetic_fingerprint,
             "scores": [score.to_json() for score in self.scores],
         }
+        # Left out where it says nothing: sheets in which all is well keep their form.
+        return {**content, "not_computed": list(self.not_computed)} if self.not_computed else content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], *, file: str = "scores.json") -> "ScoreSheet":
@@ -93,9 +98,14 @@ class ScoreSheet:
         Raises:
             ScoreFileError: If a field is missing, unknown or of the wrong type.
         """
-        _check_fields(content, {"real_fingerprint", "synthetic_fingerprint", "scores"}, file)
+        content = {"not_computed": [], **content}
+        _check_fields(content, {"real_fingerprint", "synthetic_fingerprint", "scores", "not_computed"}, file)
+        not_computed = content["not_computed"]
+        if not isinstance(not_computed, list) or not all(isinstance(reason, str) for reason in not_computed):
+            raise ScoreFileError(f"{file}: not_computed: expected a list of reasons, got {not_computed!r}")
         scores = tuple(_score(row, f"{file}: scores[{index}]") for index, row in enumerate(content["scores"]))
-        return cls(scores, str(content["real_fingerprint"]), str(content["synthetic_fingerprint"]))
+        fingerprints = str(content["real_fingerprint"]), str(content["synthetic_fingerprint"])
+        return cls(scores, *fingerprints, tuple(not_computed))
 
 
 def write_scores(scores_file: Path, sheet: ScoreSheet) -> None:
