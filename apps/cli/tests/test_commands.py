@@ -195,7 +195,7 @@ def test_what_cannot_be_scored_is_refused(medgen: Call, tmp_path: Path, one_clea
         write_class_folders(tmp_path / "small", num_images=1),
     )
     unknown = medgen("score", root, root, "--extractor", "inception-v9", "--device", "cpu")
-    assert "known are efficientnet-lite0, random:SEED" in one_clear_error(unknown, 2)
+    assert "expected one of efficientnet-lite0, inception:64" in one_clear_error(unknown, 2)
     too_few = medgen("score", root, small, "--device", "cpu", "--out", tmp_path / "s.json")
     assert "2 synthetic images are too few" in one_clear_error(too_few, 3)
     (small / "polyps" / "broken.png").write_bytes(b"<html>")

@@ -99,11 +99,12 @@ def score_files(
         ImageFileError: If an image cannot be read.
         MissingWeightsError: If the weights of the extractor are not on this machine.
     """
-    from medgen_metrics import EXTRACTORS, ScoreConfig, score_image_files
+    from medgen_metrics import ScoreConfig, check_extractor_name, score_image_files
 
-    if settings.extractor not in EXTRACTORS and not re.fullmatch(r"random:\d+", settings.extractor):
-        known = ", ".join([*EXTRACTORS, "random:SEED"])
-        raise UsageError(f"score.extractor: no extractor {settings.extractor!r}; known are {known}")
+    try:
+        check_extractor_name(settings.extractor)
+    except ValueError as error:
+        raise UsageError(f"score.extractor: {error}") from None
     config = ScoreConfig(
         extractor=settings.extractor,
         metrics=settings.metrics,
