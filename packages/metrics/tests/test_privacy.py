@@ -134,7 +134,7 @@ def test_pixels_find_planted_copies_and_spare_innocent_images(
     pictures: Callable[[str, int, int], list[Path]], tmp_path: Path
 ) -> None:
     train, holdout = pictures("train", 120, 0), pictures("holdout", 99, 1)
-    config = AuditConfig(extractors=("pixels:16",))
+    config = AuditConfig(extractors=("pixels:8",))
     check_planted_copies_are_found(train, holdout, tmp_path, config, num_each=10)
     innocent = audit_image_files(
         train, pictures("innocent", 60, 2), holdout, config, features_dir=tmp_path / "features"
@@ -377,14 +377,26 @@ def test_units_of_the_features_do_not_matter(gaussian: Draw, factor: float) -> N
     assert plain.spaces[0].threshold.rate_bound == scaled.spaces[0].threshold.rate_bound
 
 
-@pytest.mark.parametrize("size", [(30, 40), (41, 37)])
-def test_padding_puts_a_crop_back_where_it_came_from(size: tuple[int, int]) -> None:
-    images = torch.arange(3 * math.prod(size)).remainder(251).to(torch.uint8).view(1, 3, *size)
-    for place in ("centre", "top-left", "top-right", "bottom-left", "bottom-right"):
-        restored = VIEWS[f"pad-{place}"](VIEWS[f"crop-{place}"](images))
-        assert restored.shape == images.shape
-        same = (restored == images).all(dim=1)[0]
-        assert same.double().mean() > 0.77, place
+def test_crops_keep_nine_tenths_of_each_side_where_their_name_says() -> None:
+    images = torch.arange(3 * 30 * 40).remainder(251).to(torch.uint8).view(1, 3, 30, 40)
+    assert torch.equal(VIEWS["crop-top-left"](images), images[..., :27, :36])
+    assert torch.equal(VIEWS["crop-top-right"](images), images[..., :27, 4:])
+    assert torch.equal(VIEWS["crop-bottom-left"](images), images[..., 3:, :36])
+    assert torch.equal(VIEWS["crop-bottom-right"](images), images[..., 3:, 4:])
+    assert torch.equal(VIEWS["crop-centre"](images), images[..., 2:29, 2:38])
+    assert VIEWS["crop-centre"](images[..., :1, :1]).shape == (1, 3, 1, 1)
+
+
+def test_crops_of_training_images_are_compared_with_samples_that_are_whole(gaussian: Draw) -> None:
+    train, cropped, samples = (gaussian(20, 6, seed=seed) for seed in range(3))
+    samples[3], samples[4] = cropped[7], train[8]
+    crops = [("crop-centre", cropped)]
+    whole = nearest_over_views([("identity", samples)], train, crops)
+    assert (whole.indices[3], whole.distances[3]) == (7, 0.0)
+    assert whole.views[3:5] == ("identity, training image crop-centre", "identity")
+    assert whole.plain_distances[3] > 0
+    both = nearest_over_views([("identity", samples), ("crop-top-left", cropped)], train, crops)
+    assert (both.distances[:3] > 0).all()
 
 
 def test_flips_are_their_own_inverse_and_no_view_changes_its_input() -> None:
@@ -400,7 +412,7 @@ def test_flips_are_their_own_inverse_and_no_view_changes_its_input() -> None:
 def test_views_have_their_own_names_and_the_identity_shares_that_of_the_network() -> None:
     extractor = load_extractor("random:0")
     names = {ViewedExtractor(extractor, view).preprocessing.name for view in VIEWS}
-    assert len(names) == len(VIEWS) == 13
+    assert len(names) == len(VIEWS) == 8
     assert extractor.preprocessing.name in names
     images = torch.randint(0, 256, (2, 3, 40, 40), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     mirrored = ViewedExtractor(extractor, "flip-horizontal")(images.flip(-1))
@@ -439,7 +451,8 @@ def test_audit_of_files_resumes_from_its_cache_and_counts_progress(
         features_dir=tmp_path / "f",
         on_progress=lambda done, total: seen.append((done, total)),
     )
-    assert seen[-1] == (2 * (12 + 2 * (19 + 6)),) * 2
+    # Twice 12 training images and two views of the others; pixels also see five crops of the training images.
+    assert seen[-1] == (2 * (12 + 2 * (19 + 6)) + 5 * 12,) * 2
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     shards = {file: file.stat().st_mtime_ns for file in (tmp_path / "f").rglob("*.safetensors")}
     again = audit_image_files(train, synthetic, holdout, config, features_dir=tmp_path / "f")

@@ -58,8 +58,10 @@ if TYPE_CHECKING:
 
 def _add_score(added: "_Added") -> None:
     parser = _command(added, "score", commands.score, "score synthetic images against real ones")
-    parser.add_argument("real", type=Path, metavar="REAL", help="folder of real images")
-    parser.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of synthetic images")
+    parser.add_argument("real", type=Path, metavar="REAL", help="folder or .zip of real images")
+    parser.add_argument(
+        "synthetic", type=Path, metavar="SYNTHETIC", help="folder or .zip of synthetic images"
+    )
     _add_extractor(parser)
     parser.add_argument("--metrics", metavar="A,B", help="metrics to compute (default: the usual ones)")
     parser.add_argument("--k", type=int, help="neighbour that sets the radius of a ball (default: 3)")
@@ -69,7 +71,7 @@ def _add_score(added: "_Added") -> None:
 
 def _add_extract(added: "_Added") -> None:
     parser = _command(added, "extract", commands.extract, "compute features and keep them")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder or .zip of images")
     _add_extractor(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the features as one .safetensors file"
@@ -94,7 +96,7 @@ def _add_audit(added: "_Added") -> None:
         "--extractor",
         action="append",
         metavar="NAME",
-        help="feature space, may be given several times (default: efficientnet-lite0 and pixels:16)",
+        help="feature space, may be given several times (default: efficientnet-lite0 and pixels:8)",
     )
     parser.add_argument(
         "--views", metavar="A,B", help="how samples are turned and cropped (default: all; identity is needed)"

@@ -40,6 +40,7 @@ class SpaceFeatures:
     train: Tensor  # [T, D]
     holdout: Iterable[tuple[str, Tensor]]  # view, [H, D]
     synthetic: Iterable[tuple[str, Tensor]]  # the same views, [N, D]
+    train_crops: Sequence[tuple[str, Tensor]] = ()  # crops of the training images, [T, D] each
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class CopyPair:
     flagged: bool
     suspicion: float  # distance / threshold in the space where that is least; flagged below 1
     space: str  # extractor of that space
-    view: str  # how the sample was turned or cropped to come so near
+    view: str  # how sample or training image was turned or cropped to come so near
     distance: float
     distance_ratio: float
 
@@ -158,7 +159,7 @@ def audit_features(
         seen: tuple[list[str], list[str]] = ([], [])
         holdout = _recorded("held-out", space.holdout, holdout_ids, seen[0])
         synthetic = _recorded("synthetic", space.synthetic, synthetic_ids, seen[1])
-        near_holdout = nearest_over_views(holdout, space.train)
+        near_holdout = nearest_over_views(holdout, space.train, space.train_crops)
         leaked = leaked_rows(near_holdout.ratios) & (not keep_leaks)
         threshold = calibrate_threshold(
             near_holdout.distances[~leaked], false_positive_rate, num_spaces=num_spaces
@@ -213,7 +214,7 @@ def _audit_space(
     threshold: Threshold,
     leaked_ids: Sequence[str],
 ) -> SpaceAudit:
-    nearest = nearest_over_views(synthetic_views, space.train)
+    nearest = nearest_over_views(synthetic_views, space.train, space.train_crops)
     num_authentic = count_authentic(space.train, nearest)
     return SpaceAudit(
         extractor=space.extractor,

@@ -15,7 +15,7 @@ from medgen_metrics.image_sets import FULL_16_BIT, read_image_bytes
 from medgen_metrics.privacy.audit import PrivacyAudit, SpaceFeatures, audit_features
 from medgen_metrics.privacy.calibration import threshold_rank
 from medgen_metrics.privacy.pixels import PixelExtractor
-from medgen_metrics.privacy.views import VIEWS, ViewedExtractor
+from medgen_metrics.privacy.views import CROPS, VIEWS, ViewedExtractor
 from medgen_metrics.score import ExtractorRef
 
 
@@ -27,7 +27,7 @@ class AuditDataError(ValueError):
 class AuditConfig:
     """In which spaces to look, under which views, and how often to be wrong."""
 
-    extractors: tuple[str, ...] = ("efficientnet-lite0", "pixels:16")
+    extractors: tuple[str, ...] = ("efficientnet-lite0", "pixels:8")
     false_positive_rate: float = 0.01  # over all spaces
     views: tuple[str, ...] = tuple(VIEWS)
     num_pairs: int = 24
@@ -92,8 +92,11 @@ def audit_image_files(
         raise AuditDataError(str(error)) from error
     warnings = _compare_bytes(train, synthetic, holdout)
     extractors = [_load(name, config, device) for name in config.extractors]
-    num_images = len(train) + len(config.views) * (len(holdout) + len(synthetic))
-    counter = _Counter(num_images * len(extractors), on_progress)
+    num_views = len(config.views) * (len(holdout) + len(synthetic))
+    # Five more views of a large training set are cheap as pixels, and dear with a network, which crops move less.
+    crops = [CROPS if _pixel_size(name) is not None else () for name in config.extractors]
+    num_images = sum(len(train) * (1 + len(some)) + num_views for some in crops)
+    counter = _Counter(num_images, on_progress)
 
     def features(image_files: Sequence[Path], extractor: FeatureExtractor) -> FeatureSet:
         return extract_features(
@@ -110,7 +113,7 @@ def audit_image_files(
             yield view, features(image_files, ViewedExtractor(extractor, view)).features
 
     def spaces() -> Iterator[SpaceFeatures]:
-        for extractor in extractors:
+        for extractor, some_crops in zip(extractors, crops, strict=True):
             training = features(train, extractor)
             yield SpaceFeatures(
                 ExtractorRef(extractor.id, extractor.sha256),
@@ -118,6 +121,9 @@ def audit_image_files(
                 training.features,
                 views(holdout, extractor),
                 views(synthetic, extractor),
+                tuple(
+                    (crop, features(train, ViewedExtractor(extractor, crop)).features) for crop in some_crops
+                ),
             )
 
     warnings += [

@@ -3,7 +3,7 @@
 Shapes: N samples, T training images, D feature width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +32,17 @@ class NearestTrain:
         return len(self.distances)
 
 
-def nearest_over_views(views: Iterable[tuple[str, Tensor]], train: Tensor) -> NearestTrain:
+def nearest_over_views(
+    views: Iterable[tuple[str, Tensor]], train: Tensor, train_crops: Sequence[tuple[str, Tensor]] = ()
+) -> NearestTrain:
     """Find the nearest training image of every sample under its nearest view, exactly (float64).
 
     Args:
         views: (name, features [N, D]) for each view, "identity" among them; taken one at a time, so a generator
             keeps one view in memory. The first of equally near views wins.
         train: Features of the training images, [T >= 2, D].
+        train_crops: (name, features [T, D]) of crops of the training images; samples that are not cropped
+            themselves are compared with these too.
 
     Raises:
         ValueError: If "identity" is missing, views differ in length, or features do not fit.
@@ -48,13 +52,12 @@ def nearest_over_views(views: Iterable[tuple[str, Tensor]], train: Tensor) -> Ne
     found: NearestTrain | None = None
     plain: tuple[Floats, Ints] | None = None
     for name, features in views:
-        distances, indices = (part.numpy() for part in nearest_neighbours(features, train, 2))
-        nearest, second = distances[:, 0], distances[:, 1]
-        ratios = np.divide(nearest, second, out=np.ones_like(nearest), where=second > 0)
+        here = _nearest(name, features, train)
         if name == "identity":
-            plain = nearest.copy(), indices[:, 0].copy()
-        here = NearestTrain(nearest, indices[:, 0], (name,) * len(nearest), ratios, nearest, indices[:, 0])
+            plain = here.distances, here.indices
         found = here if found is None else _nearer(found, here)
+        for crop_name, cropped in () if name.startswith("crop-") else train_crops:
+            found = _nearer(found, _nearest(f"{name}, training image {crop_name}", features, cropped))
     if found is None or plain is None:
         raise ValueError("views must hold 'identity': the sample as it is")
     return NearestTrain(found.distances, found.indices, found.views, found.ratios, *plain)
@@ -75,6 +78,13 @@ def count_authentic(train: Tensor, nearest: NearestTrain) -> int:
     # Each image finds itself at distance 0 first, so its nearest other image is the second, copies included.
     own_distances, _ = nearest_neighbours(train[torch.from_numpy(used)], train, 2)
     return int((nearest.plain_distances > own_distances[:, 1].numpy()[where]).sum())
+
+
+def _nearest(name: str, features: Tensor, train: Tensor) -> NearestTrain:
+    distances, neighbours = (part.numpy() for part in nearest_neighbours(features, train, 2))
+    nearest, second, indices = distances[:, 0], distances[:, 1], neighbours[:, 0]
+    ratios = np.divide(nearest, second, out=np.ones_like(nearest), where=second > 0)
+    return NearestTrain(nearest, indices, (name,) * len(nearest), ratios, nearest, indices)
 
 
 def _nearer(first: NearestTrain, second: NearestTrain) -> NearestTrain:

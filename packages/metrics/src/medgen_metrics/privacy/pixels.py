@@ -15,11 +15,11 @@ class PixelExtractor:
 
     comparable = True
 
-    def __init__(self, size: int = 16) -> None:
+    def __init__(self, size: int = 8) -> None:
         """Choose the resolution.
 
         Args:
-            size: Side of the small version, 1 to 256; at 16, JPEG artefacts are averaged away.
+            size: Side of the small version, 1 to 256; at 8, JPEG artefacts and small shifts are averaged away.
 
         Raises:
             ValueError: If the size is out of range.

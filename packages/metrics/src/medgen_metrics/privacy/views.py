@@ -1,8 +1,8 @@
-"""Views of a sample under which a copy may hide: flips, crops, and crops undone.
+"""Views under which a copy may hide: flips and crops.
 
-A mirrored copy is found by mirroring it back. A copy with its edges cut off is found by padding it to where it
-came from, a copy with a margin around it by cropping. Held-out images are seen under the same views, so looking
-several times costs no false positives.
+A mirrored copy is found by mirroring it back, a copy with a margin around it by cropping, and a copy with its edges
+cut off by cropping the training images instead. Held-out images are seen in the same ways, so looking several times
+costs no false positives.
 
 Shapes: B images, H x W their size, S the size a network takes.
 """
@@ -10,7 +10,6 @@ Shapes: B images, H x W their size, S the size a network takes.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from medgen_metrics.features.protocol import FeatureExtractor
@@ -42,24 +41,8 @@ def crop(images: Tensor, place: str) -> Tensor:
     return images
 
 
-def pad(images: Tensor, place: str) -> Tensor:
-    """Undo `crop` as far as possible: what was cut off repeats the pixels of the edge.
-
-    Args:
-        images: [B, 3, H, W].
-        place: What the crop kept, as in `crop`.
-    """
-    for dim, share in zip((-2, -1), _PLACES[place], strict=True):
-        size = images.shape[dim]
-        added = round(size / (1 - CROPPED_SHARE)) - size
-        before = round(added * share)
-        places = torch.arange(-before, size + added - before).clamp(0, size - 1)
-        images = images.index_select(dim, places.to(images.device))
-    return images
-
-
-def _at(transform: Callable[[Tensor, str], Tensor], place: str) -> Callable[[Tensor], Tensor]:
-    return lambda images: transform(images, place)
+def _crop_at(place: str) -> Callable[[Tensor], Tensor]:
+    return lambda images: crop(images, place)
 
 
 # View -> what it does to images of one size, [B, 3, H, W].
@@ -67,9 +50,9 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda images: images,
     "flip-horizontal": lambda images: images.flip(-1),
     "flip-vertical": lambda images: images.flip(-2),
-    **{f"crop-{place}": _at(crop, place) for place in _PLACES},
-    **{f"pad-{place}": _at(pad, place) for place in _PLACES},
+    **{f"crop-{place}": _crop_at(place) for place in _PLACES},
 }
+CROPS = tuple(name for name in VIEWS if name.startswith("crop-"))
 
 
 @dataclass(frozen=True)
