@@ -143,3 +143,12 @@ def test_differences_name_the_field_and_both_values() -> None:
     old = {"a": {"b": 1, "c": 2}, "d": 3}
     new = {"a": {"b": 1, "c": 5}, "e": 4}
     assert diff_fields(old, new) == ["a.c: 2 -> 5", "d: 3 -> None", "e: None -> 4"]
+
+
+def test_recipes_know_every_score_that_the_metrics_package_computes_from_two_sets() -> None:
+    from typing import get_args
+
+    from medgen_cli.settings import Metric
+    from medgen_metrics import METRICS
+
+    assert get_args(Metric) == METRICS

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from medgen_cli.plan import DatasetTexts
 
 DataKind = Literal["phantoms", "image-folder", "class-folders", "csv", "ham10000", "medvqa-gi"]
-Metric = Literal["frechet", "kid", "prdc"]
+Metric = Literal["frechet", "kid", "prdc", "frechet-limit", "kid-subsets"]
 Policy = Literal["center-crop", "pad", "squash"]
 
 
@@ -87,7 +87,7 @@ class ScoreSettings(Settings):
     """How synthetic images are scored against real ones.
 
     Attributes:
-        extractor: Feature extractor.
+        extractor: Feature extractor: efficientnet-lite0, inception:2048, hf:NAME_OR_FOLDER#cls, random:SEED.
         metrics: Scores to compute.
         k: Neighbours of precision, recall, density and coverage.
         batch_size: Images encoded at once.
