@@ -1,5 +1,15 @@
 """Scores of generated images: Frechet distance, KID, precision and recall, each with an interval."""
 
+from medgen_metrics.colour import (
+    ColourComparison,
+    ColourReport,
+    ColourStatistics,
+    colour_report,
+    colour_statistics,
+    colour_statistics_of_files,
+    compare_colours,
+    paired_colour_loss,
+)
 from medgen_metrics.evaluate import METRICS, ScoreConfig, score_features, score_image_files
 from medgen_metrics.extract import ExtractedSet, extract_batches, extract_features, extract_many
 from medgen_metrics.feature_files import (
@@ -40,14 +50,33 @@ from medgen_metrics.inception_score import InceptionScore, inception_score
 from medgen_metrics.intervals import Estimate
 from medgen_metrics.kernel import kernel_distance, kernel_distance_of_subsets
 from medgen_metrics.neighbours import nearest_neighbours
+from medgen_metrics.pairs_sheet import write_pairs_sheet
 from medgen_metrics.prdc import Prdc, prdc
 from medgen_metrics.preprocessing import RESIZES, Preprocessing, Resize, resize_images
+from medgen_metrics.privacy import (
+    AuditConfig,
+    AuditDataError,
+    CopyPair,
+    PixelExtractor,
+    PrivacyAudit,
+    SpaceFeatures,
+    audit_features,
+    audit_image_files,
+    write_audit,
+)
+from medgen_metrics.prompts import Objective, PromptScores, consecutive_objectives, prompt_scores
 from medgen_metrics.score import ExtractorRef, Score, ScoreFileError, ScoreSheet, read_scores, write_scores
 
 __all__ = [
     "EXTRACTORS",
     "METRICS",
     "RESIZES",
+    "AuditConfig",
+    "AuditDataError",
+    "ColourComparison",
+    "ColourReport",
+    "ColourStatistics",
+    "CopyPair",
     "EfficientNetLite0Extractor",
     "Estimate",
     "ExtractedSet",
@@ -64,16 +93,28 @@ __all__ = [
     "InceptionExtractor",
     "InceptionScore",
     "MissingWeightsError",
+    "Objective",
+    "PixelExtractor",
     "Prdc",
     "Preprocessing",
+    "PrivacyAudit",
+    "PromptScores",
     "RandomExtractor",
     "Resize",
     "Score",
     "ScoreConfig",
     "ScoreFileError",
     "ScoreSheet",
+    "SpaceFeatures",
     "as_uint8_images",
+    "audit_features",
+    "audit_image_files",
     "check_extractor_name",
+    "colour_report",
+    "colour_statistics",
+    "colour_statistics_of_files",
+    "compare_colours",
+    "consecutive_objectives",
     "decode_image",
     "extract_batches",
     "extract_features",
@@ -89,12 +130,16 @@ __all__ = [
     "list_image_rows",
     "load_extractor",
     "nearest_neighbours",
+    "paired_colour_loss",
     "prdc",
+    "prompt_scores",
     "read_features",
     "read_scores",
     "resize_images",
     "score_features",
     "score_image_files",
+    "write_audit",
     "write_features",
+    "write_pairs_sheet",
     "write_scores",
 ]
