@@ -233,5 +233,5 @@ def _warnings(
         warnings.append(f"one independent test image of the classes {single}: intervals ignore their chance")
     stuck = [name for name, figure in summary.items() if figure.interval[0] == figure.interval[1]]
     if stuck:
-        warnings.append(f"every resample gives the same {stuck}: read the interval of accuracy instead")
+        warnings.append(f"every resample gives the same {', '.join(stuck)}: read the interval of accuracy instead")
     return tuple(warnings)
