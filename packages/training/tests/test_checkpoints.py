@@ -7,6 +7,7 @@ import pytest
 import torch
 from medgen_training.checkpoints import (
     CheckpointError,
+    load_checkpoint,
     load_latest_checkpoint,
     load_optimizer_tensors,
     optimizer_tensors,
@@ -49,6 +50,31 @@ def test_unfinished_folders_are_never_loaded(tmp_path: Path) -> None:
     assert checkpoint is not None
     assert checkpoint.step == 2
     assert not half.exists()
+
+
+def test_a_kill_while_a_checkpoint_is_removed_leaves_no_half_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The removal of one of three checkpoints, and of one written twice, stops after its first file."""
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, TENSORS, IDENTITY, keep=2)
+
+    def killed(folder: Path, *, ignore_errors: bool = False) -> None:
+        if folder.exists():
+            (folder / "state.json").unlink()
+            raise KeyboardInterrupt
+
+    for step in (3, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr("medgen_training.checkpoints.shutil.rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                save_checkpoint(tmp_path, step, TENSORS, IDENTITY, keep=2)
+        checkpoint = load_latest_checkpoint(tmp_path, IDENTITY)
+        assert checkpoint is not None
+        assert checkpoint.step == 3
+        assert not list(tmp_path.glob(".checkpoint-*"))
+        for folder in tmp_path.glob("checkpoint-*"):
+            load_checkpoint(folder, IDENTITY)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors"])

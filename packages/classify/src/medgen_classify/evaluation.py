@@ -228,10 +228,12 @@ def _warnings(
     absent = [name for name, count in num_units.items() if count == 0]
     single = [name for name, count in num_units.items() if count == 1]
     if absent:
-        warnings.append(f"no test image of the classes {absent}: means over classes leave them out")
+        warnings.append(f"no test image of {', '.join(absent)}: means over classes leave them out")
     if single:
-        warnings.append(f"one independent test image of the classes {single}: intervals ignore their chance")
+        warnings.append(f"one independent test image of {', '.join(single)}: intervals ignore their chance")
     stuck = [name for name, figure in summary.items() if figure.interval[0] == figure.interval[1]]
     if stuck:
-        warnings.append(f"every resample gives the same {', '.join(stuck)}: read the interval of accuracy instead")
+        warnings.append(
+            f"every resample gives the same {', '.join(stuck)}: read the interval of accuracy instead"
+        )
     return tuple(warnings)

@@ -61,12 +61,20 @@ def save_checkpoint(
     write_json_atomic(aside / "state.json", {"step": step, "identity": dict(identity), "sha256": hashes})
     write_bytes_atomic(aside / "complete", b"")
     if final_dir.exists():  # left by a run that was killed between the rename and its next step
-        shutil.rmtree(final_dir)
+        _remove(final_dir)
     aside.rename(final_dir)
     _flush_folder(checkpoints_dir)
     for old in _checkpoint_dirs(checkpoints_dir)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return final_dir
+
+
+def _remove(checkpoint_dir: Path) -> None:
+    """Delete a checkpoint so that a kill half way leaves nothing that looks like one."""
+    doomed = checkpoint_dir.with_name(f".{checkpoint_dir.name}.old.partial")
+    shutil.rmtree(doomed, ignore_errors=True)
+    checkpoint_dir.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def load_latest_checkpoint(checkpoints_dir: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
