@@ -10,7 +10,7 @@ from medgen_metrics.colour import (
     compare_colours,
     paired_colour_loss,
 )
-from medgen_metrics.evaluate import METRICS, ScoreConfig, score_features, score_image_files
+from medgen_metrics.evaluate import DEFAULT_METRICS, METRICS, ScoreConfig, score_features, score_image_files
 from medgen_metrics.extract import ExtractedSet, extract_batches, extract_features, extract_many
 from medgen_metrics.feature_files import (
     FeatureCache,
@@ -19,6 +19,12 @@ from medgen_metrics.feature_files import (
     FeatureSpace,
     read_features,
     write_features,
+)
+from medgen_metrics.feature_statistics import (
+    FeatureStatistics,
+    RunningStatistics,
+    fit_statistics,
+    merge_statistics,
 )
 from medgen_metrics.features import (
     EXTRACTORS,
@@ -32,12 +38,13 @@ from medgen_metrics.features import (
     load_extractor,
 )
 from medgen_metrics.frechet import (
-    FeatureStatistics,
-    fit_statistics,
+    FrechetInfluence,
     frechet_distance,
     frechet_distance_of_statistics,
     frechet_estimate,
+    frechet_influence,
 )
+from medgen_metrics.frechet_limit import FrechetLimit, frechet_limit
 from medgen_metrics.image_sets import (
     ImageFileError,
     ImageRow,
@@ -46,9 +53,15 @@ from medgen_metrics.image_sets import (
     list_image_files,
     list_image_rows,
 )
+from medgen_metrics.imageclef2024 import official_2024_distance
 from medgen_metrics.inception_score import InceptionScore, inception_score
 from medgen_metrics.intervals import Estimate
-from medgen_metrics.kernel import kernel_distance, kernel_distance_of_subsets
+from medgen_metrics.kernel import (
+    KID_KERNEL,
+    PolynomialKernel,
+    kernel_distance,
+    kernel_distance_of_subsets,
+)
 from medgen_metrics.neighbours import nearest_neighbours
 from medgen_metrics.pairs_sheet import write_pairs_sheet
 from medgen_metrics.prdc import Prdc, prdc
@@ -64,11 +77,28 @@ from medgen_metrics.privacy import (
     audit_image_files,
     write_audit,
 )
-from medgen_metrics.prompts import Objective, PromptScores, consecutive_objectives, prompt_scores
+from medgen_metrics.prompts import (
+    Objective,
+    ObjectiveScore,
+    PromptScores,
+    consecutive_objectives,
+    prompt_scores,
+)
+from medgen_metrics.ranks import RankAgreement, kendall_tau_b, rank_agreement, spearman_correlation
+from medgen_metrics.realism import realism
 from medgen_metrics.score import ExtractorRef, Score, ScoreFileError, ScoreSheet, read_scores, write_scores
+from medgen_metrics.statistics_files import (
+    StatisticsSet,
+    fit_statistics_set,
+    frechet_distance_of_sets,
+    read_statistics,
+    write_statistics,
+)
 
 __all__ = [
+    "DEFAULT_METRICS",
     "EXTRACTORS",
+    "KID_KERNEL",
     "METRICS",
     "RESIZES",
     "AuditConfig",
@@ -87,6 +117,8 @@ __all__ = [
     "FeatureSet",
     "FeatureSpace",
     "FeatureStatistics",
+    "FrechetInfluence",
+    "FrechetLimit",
     "HfVisionExtractor",
     "ImageFileError",
     "ImageRow",
@@ -94,18 +126,23 @@ __all__ = [
     "InceptionScore",
     "MissingWeightsError",
     "Objective",
+    "ObjectiveScore",
     "PixelExtractor",
+    "PolynomialKernel",
     "Prdc",
     "Preprocessing",
     "PrivacyAudit",
     "PromptScores",
     "RandomExtractor",
+    "RankAgreement",
     "Resize",
+    "RunningStatistics",
     "Score",
     "ScoreConfig",
     "ScoreFileError",
     "ScoreSheet",
     "SpaceFeatures",
+    "StatisticsSet",
     "as_uint8_images",
     "audit_features",
     "audit_image_files",
@@ -120,26 +157,38 @@ __all__ = [
     "extract_features",
     "extract_many",
     "fit_statistics",
+    "fit_statistics_set",
     "frechet_distance",
+    "frechet_distance_of_sets",
     "frechet_distance_of_statistics",
     "frechet_estimate",
+    "frechet_influence",
+    "frechet_limit",
     "inception_score",
+    "kendall_tau_b",
     "kernel_distance",
     "kernel_distance_of_subsets",
     "list_image_files",
     "list_image_rows",
     "load_extractor",
+    "merge_statistics",
     "nearest_neighbours",
+    "official_2024_distance",
     "paired_colour_loss",
     "prdc",
     "prompt_scores",
+    "rank_agreement",
     "read_features",
     "read_scores",
+    "read_statistics",
+    "realism",
     "resize_images",
     "score_features",
     "score_image_files",
+    "spearman_correlation",
     "write_audit",
     "write_features",
     "write_pairs_sheet",
     "write_scores",
+    "write_statistics",
 ]
