@@ -93,7 +93,8 @@ def _lens(size: int) -> Field:
     fine = (np.arange(_OVERSAMPLING * size) + 0.5) / _OVERSAMPLING
     distance = (np.arange(size)[:, None] + 0.5 - fine) / _POINT_SPREAD
     shares = np.exp(-0.5 * distance**2)
-    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+    lens: Field = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+    return lens
 
 
 def _frame(scene: Scene, generator: np.random.Generator) -> Field:
