@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from medgen_metrics.atomic import write_atomic
 from medgen_metrics.image_sets import FULL_16_BIT, decode_image, read_image_bytes
@@ -71,7 +71,8 @@ def write_pairs_sheet(
 def _tile(image_file: Path, tile_size: int, sixteen_bit_range: tuple[int, int]) -> Image.Image:
     pixels = decode_image(read_image_bytes(image_file), image_file, sixteen_bit_range=sixteen_bit_range)
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    image.thumbnail((tile_size, tile_size), Image.Resampling.LANCZOS)
+    # Small images are enlarged too: the eye compares better what is equally large.
+    image = ImageOps.contain(image, (tile_size, tile_size), Image.Resampling.LANCZOS)
     tile = Image.new("RGB", (tile_size, tile_size), "white")
     tile.paste(image, ((tile_size - image.width) // 2, (tile_size - image.height) // 2))
     return tile
