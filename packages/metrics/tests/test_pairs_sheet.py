@@ -48,7 +48,7 @@ def test_sample_stands_left_of_its_training_image_and_text_right_of_both(flat: F
     assert (np.abs(right.astype(int) - (190, 30, 30)).sum(axis=2) < 30).any()
 
 
-def test_images_keep_their_aspect_ratio_and_are_not_enlarged(flat: Flat, tmp_path: Path) -> None:
+def test_images_keep_their_aspect_ratio_and_small_ones_are_enlarged(flat: Flat, tmp_path: Path) -> None:
     pair = replace(
         pair_of(flat("wide.png", (0, 160, 0), (200, 50)), flat("small.png", (0, 0, 200), (20, 10))),
         flagged=False,
@@ -57,7 +57,7 @@ def test_images_keep_their_aspect_ratio_and_are_not_enlarged(flat: Flat, tmp_pat
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     green, blue = ((sheet == colour).all(axis=2) for colour in ((0, 160, 0), (0, 0, 200)))
     assert (green.any(axis=1).sum(), green.any(axis=0).sum()) == (25, 100)
-    assert (blue.any(axis=1).sum(), blue.any(axis=0).sum()) == (10, 20)
+    assert (blue.any(axis=1).sum(), blue.any(axis=0).sum()) == (50, 100)
     assert not (sheet == (190, 30, 30)).all(axis=2).any()
 
 
