@@ -68,7 +68,7 @@ def test_red_findings_are_called_red_and_colitis_is_rougher_than_polyps(captions
     def rough(label: str) -> float:
         return float(np.mean(["smooth" not in caption for r, caption in captions if r.label == label]))
 
-    assert rough("ulcerative colitis") > rough("polyps") + 0.3
+    assert rough("ulcerative colitis") > rough("polyps") + 0.2
 
 
 def test_normal_mucosa_mostly_has_no_distinct_area_and_its_lumen_is_found(captions: Captions) -> None:
