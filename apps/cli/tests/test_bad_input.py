@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -251,9 +252,15 @@ def test_signal_ends_a_run_cleanly(
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "medgen_cli.main", "run", recipe, "--out", run_dir, "--device", "cpu"]
     command += ["--set", "data.num_images=5000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts its background jobs, and these tests may be one, with SIGINT ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
+    ) as process:
         deadline = time.monotonic() + 40
-        # The first picture: an interrupt amid imports may be swallowed by a callback of Python's import system.
         while not any(run_dir.rglob("*.png")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(number)
