@@ -1,99 +1,121 @@
-"""Scores of generated images: Frechet distance, KID, precision and recall, each with an interval."""
+"""Scores of generated images: Frechet distance, KID, precision and recall, each with an interval.
 
-from medgen_metrics.colour import (
-    ColourComparison,
-    ColourReport,
-    ColourStatistics,
-    colour_report,
-    colour_statistics,
-    colour_statistics_of_files,
-    compare_colours,
-    paired_colour_loss,
-)
-from medgen_metrics.evaluate import DEFAULT_METRICS, METRICS, ScoreConfig, score_features, score_image_files
-from medgen_metrics.extract import ExtractedSet, extract_batches, extract_features, extract_many
-from medgen_metrics.feature_files import (
-    FeatureCache,
-    FeatureFileError,
-    FeatureSet,
-    FeatureSpace,
-    read_features,
-    write_features,
-)
-from medgen_metrics.feature_statistics import (
-    FeatureStatistics,
-    RunningStatistics,
-    fit_statistics,
-    merge_statistics,
-)
-from medgen_metrics.features import (
-    EXTRACTORS,
-    EfficientNetLite0Extractor,
-    FeatureExtractor,
-    HfVisionExtractor,
-    InceptionExtractor,
-    MissingWeightsError,
-    RandomExtractor,
-    check_extractor_name,
-    load_extractor,
-)
-from medgen_metrics.frechet import (
-    FrechetInfluence,
-    frechet_distance,
-    frechet_distance_of_statistics,
-    frechet_estimate,
-    frechet_influence,
-)
-from medgen_metrics.frechet_limit import FrechetLimit, frechet_limit
-from medgen_metrics.image_sets import (
-    ImageFileError,
-    ImageRow,
-    as_uint8_images,
-    decode_image,
-    list_image_files,
-    list_image_rows,
-)
-from medgen_metrics.imageclef2024 import official_2024_distance
-from medgen_metrics.inception_score import InceptionScore, inception_score
-from medgen_metrics.intervals import Estimate
-from medgen_metrics.kernel import (
-    KID_KERNEL,
-    PolynomialKernel,
-    kernel_distance,
-    kernel_distance_of_subsets,
-)
-from medgen_metrics.neighbours import nearest_neighbours
-from medgen_metrics.pairs_sheet import write_pairs_sheet
-from medgen_metrics.prdc import Prdc, prdc
-from medgen_metrics.preprocessing import RESIZES, Preprocessing, Resize, resize_images
-from medgen_metrics.privacy import (
-    AuditConfig,
-    AuditDataError,
-    CopyPair,
-    PixelExtractor,
-    PrivacyAudit,
-    SpaceFeatures,
-    audit_features,
-    audit_image_files,
-    write_audit,
-)
-from medgen_metrics.prompts import (
-    Objective,
-    ObjectiveScore,
-    PromptScores,
-    consecutive_objectives,
-    prompt_scores,
-)
-from medgen_metrics.ranks import RankAgreement, kendall_tau_b, rank_agreement, spearman_correlation
-from medgen_metrics.realism import realism
-from medgen_metrics.score import ExtractorRef, Score, ScoreFileError, ScoreSheet, read_scores, write_scores
-from medgen_metrics.statistics_files import (
-    StatisticsSet,
-    fit_statistics_set,
-    frechet_distance_of_sets,
-    read_statistics,
-    write_statistics,
-)
+Names are loaded when they are first used: `import medgen_metrics` and `medgen-metrics --help` need no torch.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medgen_metrics.colour import (
+        ColourComparison,
+        ColourReport,
+        ColourStatistics,
+        colour_report,
+        colour_statistics,
+        colour_statistics_of_files,
+        compare_colours,
+        paired_colour_loss,
+    )
+    from medgen_metrics.evaluate import (
+        DEFAULT_METRICS,
+        METRICS,
+        ScoreConfig,
+        score_features,
+        score_image_files,
+    )
+    from medgen_metrics.extract import ExtractedSet, extract_batches, extract_features, extract_many
+    from medgen_metrics.feature_files import (
+        FeatureCache,
+        FeatureFileError,
+        FeatureSet,
+        FeatureSpace,
+        read_features,
+        write_features,
+    )
+    from medgen_metrics.feature_statistics import (
+        FeatureStatistics,
+        RunningStatistics,
+        fit_statistics,
+        merge_statistics,
+    )
+    from medgen_metrics.features import (
+        EXTRACTORS,
+        EfficientNetLite0Extractor,
+        FeatureExtractor,
+        HfVisionExtractor,
+        InceptionExtractor,
+        MissingWeightsError,
+        RandomExtractor,
+        check_extractor_name,
+        load_extractor,
+    )
+    from medgen_metrics.frechet import (
+        FrechetInfluence,
+        frechet_distance,
+        frechet_distance_of_statistics,
+        frechet_estimate,
+        frechet_influence,
+    )
+    from medgen_metrics.frechet_limit import FrechetLimit, frechet_limit
+    from medgen_metrics.image_sets import (
+        ImageFileError,
+        ImageRow,
+        as_uint8_images,
+        decode_image,
+        list_image_files,
+        list_image_rows,
+    )
+    from medgen_metrics.imageclef2024 import official_2024_distance
+    from medgen_metrics.inception_score import InceptionScore, inception_score
+    from medgen_metrics.intervals import Estimate
+    from medgen_metrics.kernel import (
+        KID_KERNEL,
+        PolynomialKernel,
+        kernel_distance,
+        kernel_distance_of_subsets,
+    )
+    from medgen_metrics.neighbours import nearest_neighbours
+    from medgen_metrics.pairs_sheet import write_pairs_sheet
+    from medgen_metrics.prdc import Prdc, prdc
+    from medgen_metrics.preprocessing import RESIZES, Preprocessing, Resize, resize_images
+    from medgen_metrics.privacy import (
+        AuditConfig,
+        AuditDataError,
+        CopyPair,
+        PixelExtractor,
+        PrivacyAudit,
+        SpaceFeatures,
+        audit_features,
+        audit_image_files,
+        write_audit,
+    )
+    from medgen_metrics.prompts import (
+        Objective,
+        ObjectiveScore,
+        PromptScores,
+        consecutive_objectives,
+        prompt_scores,
+    )
+    from medgen_metrics.ranks import RankAgreement, kendall_tau_b, rank_agreement, spearman_correlation
+    from medgen_metrics.realism import realism
+    from medgen_metrics.score import (
+        ExtractorRef,
+        Score,
+        ScoreFileError,
+        ScoreSheet,
+        read_scores,
+        write_scores,
+    )
+    from medgen_metrics.statistics_files import (
+        StatisticsSet,
+        fit_statistics_set,
+        frechet_distance_of_sets,
+        read_statistics,
+        write_statistics,
+    )
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -192,3 +214,164 @@ __all__ = [
     "write_scores",
     "write_statistics",
 ]
+
+# Module -> the names it gives to the package.
+_EXPORTS: dict[str, tuple[str, ...]] = {
+    "colour": (
+        "ColourComparison",
+        "ColourReport",
+        "ColourStatistics",
+        "colour_report",
+        "colour_statistics",
+        "colour_statistics_of_files",
+        "compare_colours",
+        "paired_colour_loss",
+    ),
+    "evaluate": (
+        "DEFAULT_METRICS",
+        "METRICS",
+        "ScoreConfig",
+        "score_features",
+        "score_image_files",
+    ),
+    "extract": (
+        "ExtractedSet",
+        "extract_batches",
+        "extract_features",
+        "extract_many",
+    ),
+    "feature_files": (
+        "FeatureCache",
+        "FeatureFileError",
+        "FeatureSet",
+        "FeatureSpace",
+        "read_features",
+        "write_features",
+    ),
+    "feature_statistics": (
+        "FeatureStatistics",
+        "RunningStatistics",
+        "fit_statistics",
+        "merge_statistics",
+    ),
+    "features": (
+        "EXTRACTORS",
+        "EfficientNetLite0Extractor",
+        "FeatureExtractor",
+        "HfVisionExtractor",
+        "InceptionExtractor",
+        "MissingWeightsError",
+        "RandomExtractor",
+        "check_extractor_name",
+        "load_extractor",
+    ),
+    "frechet": (
+        "FrechetInfluence",
+        "frechet_distance",
+        "frechet_distance_of_statistics",
+        "frechet_estimate",
+        "frechet_influence",
+    ),
+    "frechet_limit": (
+        "FrechetLimit",
+        "frechet_limit",
+    ),
+    "image_sets": (
+        "ImageFileError",
+        "ImageRow",
+        "as_uint8_images",
+        "decode_image",
+        "list_image_files",
+        "list_image_rows",
+    ),
+    "imageclef2024": ("official_2024_distance",),
+    "inception_score": (
+        "InceptionScore",
+        "inception_score",
+    ),
+    "intervals": ("Estimate",),
+    "kernel": (
+        "KID_KERNEL",
+        "PolynomialKernel",
+        "kernel_distance",
+        "kernel_distance_of_subsets",
+    ),
+    "neighbours": ("nearest_neighbours",),
+    "pairs_sheet": ("write_pairs_sheet",),
+    "prdc": (
+        "Prdc",
+        "prdc",
+    ),
+    "preprocessing": (
+        "Preprocessing",
+        "RESIZES",
+        "Resize",
+        "resize_images",
+    ),
+    "privacy": (
+        "AuditConfig",
+        "AuditDataError",
+        "CopyPair",
+        "PixelExtractor",
+        "PrivacyAudit",
+        "SpaceFeatures",
+        "audit_features",
+        "audit_image_files",
+        "write_audit",
+    ),
+    "prompts": (
+        "Objective",
+        "ObjectiveScore",
+        "PromptScores",
+        "consecutive_objectives",
+        "prompt_scores",
+    ),
+    "ranks": (
+        "RankAgreement",
+        "kendall_tau_b",
+        "rank_agreement",
+        "spearman_correlation",
+    ),
+    "realism": ("realism",),
+    "score": (
+        "ExtractorRef",
+        "Score",
+        "ScoreFileError",
+        "ScoreSheet",
+        "read_scores",
+        "write_scores",
+    ),
+    "statistics_files": (
+        "StatisticsSet",
+        "fit_statistics_set",
+        "frechet_distance_of_sets",
+        "read_statistics",
+        "write_statistics",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+
+class _LazyPackage(ModuleType):
+    """This package; some functions carry the name of their module, and the function is what the name means."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # Importing a submodule binds it in the package, where it would hide the function.
+        if isinstance(value, ModuleType) and name in _MODULE_OF:
+            value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        super().__setattr__(name, value)
+
+
+# A type checker takes the imports above, and would take this as leave to use any name.
+if not TYPE_CHECKING:
+    sys.modules[__name__].__class__ = _LazyPackage
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted(__all__)
