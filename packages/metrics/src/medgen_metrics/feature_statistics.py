@@ -1,29 +1,32 @@
 """Mean and covariance of a feature set, from a whole table or from a stream of batches, always in float64.
 
-A one-pass sum of squares loses the covariance of features far from zero. Here every block is centred at its
-own mean, and blocks are joined by Chan, Golub and LeVeque (1979), eq. 2.1:
+A one-pass sum of squares loses the covariance of features far from zero. Here sums are taken around an origin,
+the mean of the first block, which is near enough to the mean of all that nothing cancels:
 
-    S = S_a + S_b + n_a n_b / (n_a + n_b) d d^T,  d = m_b - m_a
+    S = sum (x - o)(x - o)^T - N d d^T,  d = mean (x - o)
 
-with S the scatter (sum of squared deviations). The last term enters as one more row of the block, so it costs
-no second D x D table.
+with S the scatter (sum of squared deviations). Two streams are joined by Chan, Golub and LeVeque (1979), eq. 2.1:
+
+    S = S_a + S_b + n_a n_b / (n_a + n_b) e e^T,  e = m_b - m_a
+
+All of it is torch: a second library with threads of its own would wait for the cores of the first.
 
 Shapes: N images, D feature width.
 """
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen_metrics.feature_checks import check_features, check_widths
 
 # Rows converted to float64 at a time: 32 MiB at D = 2048.
 _BLOCK = 2048
-Array = NDArray[np.float64]
+# A symmetric product is formed in this many strips, each from the diagonal on: 9/16 of the work of a whole one.
+_STRIPS = 8
+# Rows of a D x D table changed at a time.
+_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,7 @@ def fit_statistics(features: Tensor) -> FeatureStatistics:
     check_features(features, "features", least=2)
     running = RunningStatistics(features.shape[1])
     running.update(features)
-    # In place: nobody will go on with this stream.
-    block = running._block[: running._num_pending + 1]
-    return _finish(running._num_joined, running._mean, running._scatter, block, running._product)
+    return running._finish(running._scatter)  # in place: nobody will go on with this stream
 
 
 def merge_statistics(first: FeatureStatistics, second: FeatureStatistics) -> FeatureStatistics:
@@ -86,13 +87,12 @@ class RunningStatistics:
             raise ValueError(f"dim must be at least 1, got {dim}")
         self.dim = dim
         self._num_joined = 0
-        self._mean = np.zeros(dim)
-        self._scatter = np.zeros((dim, dim))
-        # The row after a block holds the term that joins it to the rest.
-        self._block = np.empty((_BLOCK + 1, dim))
-        self._product = np.empty(
-            (dim, dim)
-        )  # written again and again: fresh pages cost as much as the product
+        self._origin: Tensor | None = None  # set by the first full block
+        self._sum = torch.zeros(dim, dtype=torch.float64)  # of the joined samples, around the origin
+        # Of the joined samples, around the origin; only its strips from the diagonal on are kept.
+        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
+        # Samples not yet joined, around the origin once there is one.
+        self._block = torch.empty(_BLOCK, dim, dtype=torch.float64)
         self._num_pending = 0
 
     @classmethod
@@ -100,8 +100,8 @@ class RunningStatistics:
         """Continue from fitted statistics; they are left unchanged."""
         running = cls(len(statistics.mean))
         running._num_joined = statistics.num_samples
-        running._mean = statistics.mean.double().cpu().numpy().copy()
-        running._scatter = statistics.covariance.double().cpu().numpy() * (statistics.num_samples - 1)
+        running._origin = statistics.mean.double().cpu().clone()
+        running._scatter = statistics.covariance.double().cpu() * (statistics.num_samples - 1)
         return running
 
     @property
@@ -120,18 +120,7 @@ class RunningStatistics:
         """
         check_features(features, "features", least=0)
         check_widths(self.dim, features.shape[1])
-        start = 0
-        while start < len(features):
-            rows = features[start : start + _BLOCK - self._num_pending].detach().cpu()
-            end = self._num_pending + len(rows)
-            # Converts on the way: a float32 table never has a float64 copy beside it.
-            torch.from_numpy(self._block[self._num_pending : end]).copy_(rows)
-            self._num_pending = end
-            start += len(rows)
-            if end == _BLOCK:
-                self._mean = _join(self._num_joined, self._mean, self._scatter, self._block, self._product)
-                self._num_joined += _BLOCK
-                self._num_pending = 0
+        self._add(features.detach().cpu())
 
     def merge(self, other: "RunningStatistics") -> None:
         """Add the samples of another stream, e.g. of another process; `other` is left unchanged.
@@ -140,14 +129,23 @@ class RunningStatistics:
             ValueError: If the widths differ.
         """
         check_widths(self.dim, other.dim)
-        self.update(torch.from_numpy(other._block[: other._num_pending]))
-        if other._num_joined:
-            total = self._num_joined + other._num_joined
-            shift = other._mean - self._mean
-            self._scatter += other._scatter
-            self._scatter += (self._num_joined * other._num_joined / total) * np.outer(shift, shift)
-            self._mean = self._mean + shift * (other._num_joined / total)
-            self._num_joined = total
+        pending = other._block[: other._num_pending]
+        self._add(pending if other._origin is None else pending + other._origin)
+        if not other._num_joined:
+            return
+        own_mean, their_mean = self._joined_mean(), other._joined_mean()
+        total = self._num_joined + other._num_joined
+        shift = their_mean - own_mean
+        _subtract_outer(self._scatter, self._sum, self._sum / max(self._num_joined, 1))
+        self._scatter += other._scatter
+        _subtract_outer(self._scatter, other._sum, other._sum / other._num_joined)
+        _subtract_outer(self._scatter, shift, -(self._num_joined * other._num_joined / total) * shift)
+        mean = own_mean + shift * (other._num_joined / total)
+        if self._origin is not None:  # the samples that wait lie around the old one
+            self._block[: self._num_pending] += self._origin - mean
+        else:
+            self._block[: self._num_pending] -= mean
+        self._origin, self._sum, self._num_joined = mean, torch.zeros_like(mean), total
 
     def statistics(self) -> FeatureStatistics:
         """Return mean and covariance of the samples so far; the stream may go on after it.
@@ -157,40 +155,81 @@ class RunningStatistics:
         """
         if self.num_samples < 2:
             raise ValueError(f"a covariance needs at least two samples, got {self.num_samples}")
-        # On copies: the stream goes on with full blocks, as if nobody had asked.
-        block = self._block[: self._num_pending + 1].copy()
-        return _finish(self._num_joined, self._mean, self._scatter.copy(), block, self._product)
+        return self._finish(self._scatter.clone())
+
+    def _add(self, rows: Tensor) -> None:
+        start = 0
+        while start < len(rows):
+            some = rows[start : start + _BLOCK - self._num_pending]
+            end = self._num_pending + len(some)
+            # Converts on the way: a float32 table never has a float64 copy beside it.
+            place = self._block[self._num_pending : end].copy_(some)
+            if self._origin is not None:
+                place -= self._origin
+            self._num_pending = end
+            start += len(some)
+            if end == _BLOCK:
+                self._join_block()
+
+    def _join_block(self) -> None:
+        if self._origin is None:
+            self._origin = self._block.mean(dim=0)
+            self._block -= self._origin
+        self._sum += self._block.sum(dim=0)
+        _add_products(self._scatter, self._block)
+        self._num_joined += _BLOCK
+        self._num_pending = 0
+
+    def _joined_mean(self) -> Tensor:
+        offset = self._sum / max(self._num_joined, 1)
+        return offset if self._origin is None else self._origin + offset
+
+    def _finish(self, scatter: Tensor) -> FeatureStatistics:
+        """Join the samples that wait, and scale; changes `scatter` and nothing else."""
+        num_samples = self.num_samples
+        pending = self._block[: self._num_pending]
+        if self._origin is None:
+            origin = pending.mean(dim=0)
+            pending = pending - origin
+        else:
+            origin = self._origin
+        total = self._sum + pending.sum(dim=0)
+        _add_products(scatter, pending)
+        _subtract_outer(scatter, total, total / num_samples)
+        scatter /= num_samples - 1
+        _mirror(scatter)
+        return FeatureStatistics(origin + total / num_samples, scatter, num_samples)
 
 
-def _finish(num_joined: int, mean: Array, scatter: Array, block: Array, product: Array) -> FeatureStatistics:
-    """Join the last block, if it has samples, and scale; works in place."""
-    num_samples = num_joined + len(block) - 1
-    if len(block) > 1:
-        mean = _join(num_joined, mean, scatter, block, product)
-    scatter /= num_samples - 1
-    return FeatureStatistics(torch.from_numpy(mean.copy()), torch.from_numpy(scatter), num_samples)
+def symmetric_product(rows: Tensor) -> Tensor:
+    """Return X X^T, [R, R], of X [R, D]."""
+    product = rows.new_zeros(len(rows), len(rows))
+    _add_products(product, rows.mT)
+    _mirror(product)
+    return product
 
 
-def _join(num_joined: int, mean: Array, scatter: Array, block: Array, product: Array) -> Array:
-    """Add a block to a scatter, in place, and return the new mean.
+def _strips(size: int) -> list[tuple[int, int]]:
+    width = max(1, -(-size // _STRIPS))
+    return [(start, min(start + width, size)) for start in range(0, size, width)]
 
-    Args:
-        num_joined: Samples behind `mean` and `scatter`.
-        mean: Their mean, [D].
-        scatter: Sum of their squared deviations, [D, D]; changed.
-        block: New samples and, below them, one row to write into, [B + 1, D]; changed.
-        product: Room for a product, [D, D]; changed.
-    """
-    size = len(block) - 1
-    samples = block[:size]
-    own_mean = samples.mean(axis=0)
-    samples -= own_mean
-    # Again: a mean taken far from zero has lost digits, the mean of what is left has not.
-    remainder = samples.mean(axis=0)
-    samples -= remainder
-    own_mean += remainder
-    shift = own_mean - mean
-    block[size] = math.sqrt(num_joined * size / (num_joined + size)) * shift
-    # numpy sees X^T X as symmetric and does half the work of a general product.
-    scatter += np.matmul(block.T, block, out=product)
-    return np.asarray(mean + shift * (size / (num_joined + size)))
+
+def _add_products(table: Tensor, samples: Tensor) -> None:
+    """Add X^T X to the strips of a table from the diagonal on, in place."""
+    for start, end in _strips(len(table)):
+        table[start:end, start:].addmm_(samples[:, start:end].mT, samples[:, start:])
+
+
+def _mirror(table: Tensor) -> None:
+    """Copy what is above the diagonal to below it, in place."""
+    for start, end in _strips(len(table)):
+        table[end:, start:end] = table[start:end, end:].mT
+        corner = table[start:end, start:end]
+        corner.copy_(corner.triu() + corner.triu(1).mT)
+
+
+def _subtract_outer(table: Tensor, column: Tensor, row: Tensor) -> None:
+    """Subtract column x row, [D] each, from a table [D, D] in place; no second table is made."""
+    for start in range(0, len(table), _ROWS):
+        rows = slice(start, start + _ROWS)
+        table[rows].addr_(column[rows], row, alpha=-1)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from medgen_metrics.feature_checks import check_features, check_widths
-from medgen_metrics.feature_statistics import FeatureStatistics, fit_statistics
+from medgen_metrics.feature_statistics import FeatureStatistics, fit_statistics, symmetric_product
 from medgen_metrics.intervals import Estimate, normal_estimate
 
 __all__ = [
@@ -259,7 +259,7 @@ def _nuclear_norm(product: Tensor) -> Tensor:
     """
     if min(product.shape) <= _DIRECT:
         return torch.linalg.svdvals(product).sum()
-    eigenvalues = torch.linalg.eigvalsh(_gram(product)).clamp_(min=0)
+    eigenvalues = _on_one_thread(torch.linalg.eigvalsh, _gram(product)).clamp_(min=0)
     norm = eigenvalues.sqrt().sum()
     if _rounding_of_roots(eigenvalues) <= _TOLERANCE * norm:
         return norm
@@ -282,11 +282,22 @@ def _svd(product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return left, singular_values, right.mT
 
 
+def _on_one_thread(decomposition: Callable[[Tensor], Tensor], matrix: Tensor) -> Tensor:
+    """Decompose without threads.
+
+    The reduction to tridiagonal form waits for memory: two threads took twice the time of one.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return decomposition(matrix)
+    finally:
+        torch.set_num_threads(num_threads)
+
+
 def _gram(product: Tensor) -> Tensor:
     """Return P P^T or P^T P, whichever is smaller."""
-    # numpy sees the product as symmetric and does half the work of a general one.
-    rows = (product if product.shape[0] <= product.shape[1] else product.mT).numpy()
-    return torch.from_numpy(rows @ rows.T)
+    return symmetric_product(product if product.shape[0] <= product.shape[1] else product.mT)
 
 
 def _rounding_of_roots(eigenvalues: Tensor) -> Tensor:
