@@ -17,7 +17,7 @@ from medgen_metrics.colour import (
     paired_colour_loss,
     saturation_distance,
 )
-from medgen_metrics.image_sets import ImageFileError
+from medgen_metrics.image_decoding import ImageFileError
 from PIL import Image
 from torch import Tensor
 

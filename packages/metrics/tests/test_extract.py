@@ -15,7 +15,8 @@ import torch
 from medgen_metrics import extract as extract_module
 from medgen_metrics.extract import extract_batches, extract_features, extract_many
 from medgen_metrics.features.random_network import RandomExtractor
-from medgen_metrics.image_sets import ImageFileError, decode_image, list_image_files
+from medgen_metrics.image_decoding import ImageFileError, decode_image
+from medgen_metrics.image_sets import list_image_files
 from medgen_metrics.preprocessing import Preprocessing
 from PIL import Image
 from safetensors.torch import load_file

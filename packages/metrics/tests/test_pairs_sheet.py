@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from medgen_metrics.image_sets import ImageFileError
+from medgen_metrics.image_decoding import ImageFileError
 from medgen_metrics.pairs_sheet import write_pairs_sheet
 from medgen_metrics.privacy import CopyPair
 from PIL import Image

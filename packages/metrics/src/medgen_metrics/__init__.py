@@ -60,14 +60,9 @@ if TYPE_CHECKING:
         frechet_influence,
     )
     from medgen_metrics.frechet_limit import FrechetLimit, frechet_limit
-    from medgen_metrics.image_sets import (
-        ImageFileError,
-        ImageRow,
-        as_uint8_images,
-        decode_image,
-        list_image_files,
-        list_image_rows,
-    )
+    from medgen_metrics.image_decoding import ImageFileError, decode_image
+    from medgen_metrics.image_sets import ImageRow, list_image_files, list_image_rows
+    from medgen_metrics.image_tensors import as_uint8_images
     from medgen_metrics.imageclef2024 import official_2024_distance
     from medgen_metrics.inception_score import InceptionScore, inception_score
     from medgen_metrics.intervals import Estimate
@@ -276,14 +271,9 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "FrechetLimit",
         "frechet_limit",
     ),
-    "image_sets": (
-        "ImageFileError",
-        "ImageRow",
-        "as_uint8_images",
-        "decode_image",
-        "list_image_files",
-        "list_image_rows",
-    ),
+    "image_decoding": ("ImageFileError", "decode_image"),
+    "image_sets": ("ImageRow", "list_image_files", "list_image_rows"),
+    "image_tensors": ("as_uint8_images",),
     "imageclef2024": ("official_2024_distance",),
     "inception_score": (
         "InceptionScore",

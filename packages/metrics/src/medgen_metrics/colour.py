@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen_metrics.image_sets import FULL_16_BIT, decode_image, read_image_bytes
+from medgen_metrics.image_decoding import FULL_16_BIT, decode_image, read_image_bytes
 from medgen_metrics.intervals import Estimate, normal_estimate, random_halves
 
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ from medgen_metrics.feature_files import FeatureSet, require_same_space
 from medgen_metrics.features.loading import load_extractor
 from medgen_metrics.frechet import frechet_estimate
 from medgen_metrics.frechet_limit import Extrapolated, frechet_limit
-from medgen_metrics.image_sets import FULL_16_BIT
+from medgen_metrics.image_decoding import FULL_16_BIT
 from medgen_metrics.intervals import Estimate, normal_estimate
 from medgen_metrics.kernel import (
     KID_KERNEL,

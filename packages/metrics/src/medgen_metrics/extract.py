@@ -8,28 +8,28 @@ Shapes: N images, B images of a batch, S the size a network takes, D feature wid
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen_metrics.feature_files import FeatureCache, FeatureSet, feature_space
+from medgen_metrics.encoding import Encoder, open_encoders, prepare
+from medgen_metrics.feature_files import FeatureSet
 from medgen_metrics.features.protocol import FeatureExtractor
-from medgen_metrics.image_sets import (
+from medgen_metrics.image_decoding import (
     FULL_16_BIT,
     ImageFacts,
     ImageFileError,
-    as_uint8_images,
     decode_image,
     inspect_image,
     read_image_bytes,
 )
+from medgen_metrics.image_tensors import as_uint8_images
 from medgen_metrics.preprocessing import Preprocessing
 
 _DECODING_THREADS = 4
@@ -127,7 +127,7 @@ def extract_many(
     # The range changes nothing in an 8-bit set, whose features stay shared and comparable.
     has_16_bit = any(image.facts.is_16_bit for image in files)
     decoding = _decoding_name(sixteen_bit_range if has_16_bit else FULL_16_BIT)
-    encoders = _encoders(extractors, features_dir, batch_size, decoding)
+    encoders = open_encoders(extractors, features_dir, batch_size, decoding)
     distinct = {image.sha256: image for image in files}
     missing = [image for sha256, image in distinct.items() if any(e.lacks(sha256) for e in encoders)]
     progress = _Progress(len(files) * len(encoders), on_progress)
@@ -182,14 +182,14 @@ def extract_batches(
             )
     # Pixels are hashed after scaling, but two ranges must not share a name: their features do not compare.
     decoding = _decoding_name(sixteen_bit_range or FULL_16_BIT)
-    encoders = _encoders(extractors, features_dir, batch_size, decoding)
+    encoders = open_encoders(extractors, features_dir, batch_size, decoding)
     sha256s: list[str] = []
     for batch in batches:
         images = as_uint8_images(batch, value_range=value_range, sixteen_bit_range=sixteen_bit_range)
         for image in images.cpu():
             sha256s.append(_pixels_sha256(image))
             wanting = [encoder for encoder in encoders if encoder.lacks(sha256s[-1])]
-            prepared = _prepare(image, wanting)
+            prepared = prepare(image, wanting)
             for encoder in wanting:
                 encoder.push(sha256s[-1], prepared)
     if not sha256s:
@@ -198,39 +198,6 @@ def extract_batches(
     for encoder in encoders:
         encoder.finish()
     return {encoder.extractor.id: encoder.gather(sha256s, names) for encoder in encoders}
-
-
-class _Encoder:
-    """One network with its cache, and the images that wait for their batch to fill."""
-
-    def __init__(self, extractor: FeatureExtractor, cache: FeatureCache, batch_size: int) -> None:
-        self.extractor = extractor
-        self._cache = cache
-        self._batch_size = batch_size
-        self._waiting: dict[str, Tensor] = {}
-
-    def lacks(self, sha256: str) -> bool:
-        """Whether the feature of this image is neither stored nor about to be."""
-        return sha256 not in self._cache and sha256 not in self._waiting
-
-    def push(self, sha256: str, prepared: Mapping[Preprocessing, Tensor]) -> int:
-        """Take an image if it is lacking; returns how many features this finished."""
-        if not self.lacks(sha256):
-            return 0
-        self._waiting[sha256] = prepared[self.extractor.preprocessing]
-        return self.finish() if len(self._waiting) == self._batch_size else 0
-
-    def finish(self) -> int:
-        """Encode what waits and store it; returns how many features this finished."""
-        sha256s = list(self._waiting)
-        if sha256s:
-            features = self.extractor.from_pixel_values(torch.stack(list(self._waiting.values())))
-            self._cache.add(sha256s, features)
-            self._waiting.clear()
-        return len(sha256s)
-
-    def gather(self, sha256s: Sequence[str], record_ids: tuple[str, ...]) -> FeatureSet:
-        return FeatureSet(self._cache.gather(sha256s), record_ids, self._cache.space)
 
 
 class _Progress:
@@ -248,22 +215,6 @@ class _Progress:
         self._started = True
 
 
-def _encoders(
-    extractors: Sequence[FeatureExtractor], features_dir: Path, batch_size: int, decoding: str
-) -> list[_Encoder]:
-    ids = [extractor.id for extractor in extractors]
-    if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"expected at least one extractor and unequal ids, got {ids}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    return [
-        _Encoder(
-            extractor, FeatureCache(features_dir, feature_space(extractor, decoding=decoding)), batch_size
-        )
-        for extractor in extractors
-    ]
-
-
 def _decoding_name(sixteen_bit_range: tuple[int, int]) -> str:
     lowest, highest = sixteen_bit_range
     return "" if sixteen_bit_range == FULL_16_BIT else f"16-bit {lowest}..{highest}"
@@ -274,35 +225,28 @@ def _inspect(image_file: Path) -> ImageFile:
     return ImageFile(image_file, hashlib.sha256(content).hexdigest(), inspect_image(content, image_file))
 
 
-def _prepare(pixels: Tensor, encoders: Sequence[_Encoder]) -> dict[Preprocessing, Tensor]:
-    """Return the pixel values, [3, S, S], of one image, [3, H, W], for each distinct preprocessing."""
-    # One by one: the images of a set need not have one size before this.
-    wanted = {encoder.extractor.preprocessing for encoder in encoders}
-    return {preprocessing: preprocessing(pixels[None])[0] for preprocessing in wanted}
-
-
 def _decoded(
     images: Sequence[ImageFile],
-    encoders: Sequence[_Encoder],
+    encoders: Sequence[Encoder],
     batch_size: int,
     sixteen_bit_range: tuple[int, int],
 ) -> Iterator[tuple[ImageFile, dict[Preprocessing, Tensor]]]:
     """Yield files with what the networks that lack them take; the next ones are decoded meanwhile."""
 
-    def prepare(image: ImageFile, wanting: Sequence[_Encoder]) -> dict[Preprocessing, Tensor]:
+    def decode(image: ImageFile, wanting: Sequence[Encoder]) -> dict[Preprocessing, Tensor]:
         content = read_image_bytes(image.file)
         if hashlib.sha256(content).hexdigest() != image.sha256:
             raise ImageFileError(image.file, "changed while the set was being read; run again")
-        return _prepare(decode_image(content, image.file, sixteen_bit_range=sixteen_bit_range), wanting)
+        return prepare(decode_image(content, image.file, sixteen_bit_range=sixteen_bit_range), wanting)
 
     # Who lacks what is settled before the first push: worker threads see no changing cache.
     remaining = iter([(image, [e for e in encoders if e.lacks(image.sha256)]) for image in images])
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         ahead = list(islice(remaining, batch_size))
-        decoding = [pool.submit(prepare, *work) for work in ahead]
+        decoding = [pool.submit(decode, *work) for work in ahead]
         while ahead:
             next_ahead = list(islice(remaining, batch_size))
-            next_decoding = [pool.submit(prepare, *work) for work in next_ahead]
+            next_decoding = [pool.submit(decode, *work) for work in next_ahead]
             for (image, _), future in zip(ahead, decoding, strict=True):
                 yield image, future.result()
             ahead, decoding = next_ahead, next_decoding

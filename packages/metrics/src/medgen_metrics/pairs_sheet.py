@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from medgen_metrics.atomic import write_atomic
-from medgen_metrics.image_sets import FULL_16_BIT, decode_image, read_image_bytes
+from medgen_metrics.image_decoding import FULL_16_BIT, decode_image, read_image_bytes
 from medgen_metrics.privacy.audit import CopyPair
 
 _MARGIN = 8

@@ -11,7 +11,7 @@ from medgen_metrics.extract import extract_features
 from medgen_metrics.feature_files import FeatureSet
 from medgen_metrics.features.loading import check_extractor_name, load_extractor
 from medgen_metrics.features.protocol import FeatureExtractor
-from medgen_metrics.image_sets import FULL_16_BIT, read_image_bytes
+from medgen_metrics.image_decoding import FULL_16_BIT, read_image_bytes
 from medgen_metrics.privacy.audit import PrivacyAudit, SpaceFeatures, audit_features
 from medgen_metrics.privacy.calibration import threshold_rank
 from medgen_metrics.privacy.pixels import PixelExtractor
