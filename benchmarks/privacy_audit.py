@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from medgen_metrics.image_sets import decode_image, list_image_files, read_image_bytes
+from medgen_metrics.image_decoding import decode_image, read_image_bytes
+from medgen_metrics.image_sets import list_image_files
 from medgen_metrics.privacy import (
     VIEWS,
     AuditConfig,
