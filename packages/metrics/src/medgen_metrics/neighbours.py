@@ -17,8 +17,10 @@ from torch import Tensor
 
 from medgen_metrics.feature_checks import check_features as check_feature_set
 
-# Side of a block of the distance table: 16 MiB in float32.
-_BLOCK = 2048
+# Side of a block of the distance table: 4 MiB in float32.
+_BLOCK = 1024
+# Rows of a feature table converted at a time.
+_ROWS = 128
 # Differences are formed for at most this many numbers at a time (4 MiB, which stays in the cache).
 _EXACT_NUMBERS = 500_000
 # Candidates beyond K that are scored exactly.
@@ -183,13 +185,15 @@ class SquaredDistances:
         if self.dtype not in {torch.float32, torch.float64}:
             self.dtype = torch.float32
         # A common offset would cost digits in every product and changes no distance.
-        total = sum(block.double().sum(dim=0) for block in self._gallery.split(_BLOCK))
-        centre = total / len(gallery)
-        self._b, self._b_norms = self._centred(self._gallery, centre)
-        if queries is gallery:
-            self._a, self._a_norms = self._b, self._b_norms
-        else:
-            self._a, self._a_norms = self._centred(self._queries, centre)
+        total = sum(block.double().sum(dim=0) for block in self._gallery.split(_ROWS))
+        self._centre = total / len(gallery)
+        self._centred_gallery = self._centred(self._gallery)
+        self._gallery_norms = _squared_norms(self._centred_gallery)
+        self._is_same = queries is gallery
+        self._query_norms = self._gallery_norms if self._is_same else self._norms_of_queries()
+        # Of the queries, only the block asked for last is kept: callers go through a row of blocks.
+        self._last_rows: tuple[int, int] = (0, 0)
+        self._last_queries = torch.empty(0, queries.shape[1], dtype=self.dtype)
 
     def block(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return squared distances of a block, [R, C] in the working precision, each within `rounding_bound`.
@@ -198,10 +202,9 @@ class SquaredDistances:
             rows: Consecutive indices of queries.
             columns: Consecutive indices of gallery items.
         """
-        a, b = self._a[rows[0] : rows[-1] + 1], self._b[columns[0] : columns[-1] + 1]
-        squared = a @ b.T
-        squared.mul_(-2).add_(self._a_norms[rows, None].to(self.dtype))
-        return squared.add_(self._b_norms[columns].to(self.dtype)).clamp_(min=0)
+        squared = self._query_block(rows) @ self._centred_gallery[int(columns[0]) : int(columns[-1]) + 1].T
+        squared.mul_(-2).add_(self._query_norms[rows, None].to(self.dtype))
+        return squared.add_(self._gallery_norms[columns].to(self.dtype)).clamp_(min=0)
 
     def rounding_bound(self, rows: Tensor) -> Tensor:
         """Return the largest error `block` can make in each row, [R] float64.
@@ -209,11 +212,11 @@ class SquaredDistances:
         A product of D terms is off by at most D u |a| |b|; casts of a and b and the sums add a few u more.
         """
         unit = torch.finfo(self.dtype).eps
-        return (self._a.shape[1] + 16) * unit * (self._a_norms[rows] + self._b_norms.max())
+        return (len(self._centre) + 16) * unit * (self._query_norms[rows] + self._gallery_norms.max())
 
     def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return float64 distances, [R, C], of query `rows[i]` to gallery items `columns[i]`, [R, C]."""
-        width = self._a.shape[1]
+        width = len(self._centre)
         step = max(1, _EXACT_NUMBERS // (width * max(1, columns.shape[1])))
         distances = np.empty(tuple(columns.shape))
         for start in range(0, len(rows), step):
@@ -223,14 +226,30 @@ class SquaredDistances:
             distances[some] = euclidean(a, b)
         return torch.from_numpy(distances)
 
-    def _centred(self, features: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-        working = torch.empty(features.shape, dtype=self.dtype)
-        norms = []
-        for start in range(0, len(features), _BLOCK):
-            part = working[start : start + _BLOCK]
-            part.copy_(features[start : start + _BLOCK].double() - centre)
-            norms.append(part.double().square().sum(dim=1))
-        return working, torch.cat(norms)
+    def _centred(self, features: Tensor) -> Tensor:
+        """Return features about the centre, [N, D] in the working precision."""
+        if self.dtype == torch.float64:
+            return features.double() - self._centre
+        # Rounded once: a difference of float32 numbers and a float32 centre would be off by a unit of the centre.
+        centred = torch.empty(features.shape, dtype=self.dtype)
+        for start in range(0, len(features), _ROWS):
+            centred[start : start + _ROWS] = features[start : start + _ROWS].double() - self._centre
+        return centred
+
+    def _query_block(self, rows: Tensor) -> Tensor:
+        span = int(rows[0]), int(rows[-1]) + 1
+        if self._is_same:
+            return self._centred_gallery[slice(*span)]
+        if span != self._last_rows:
+            self._last_rows, self._last_queries = span, self._centred(self._queries[slice(*span)])
+        return self._last_queries
+
+    def _norms_of_queries(self) -> Tensor:
+        return torch.cat([_squared_norms(self._centred(part)) for part in self._queries.split(_BLOCK)])
+
+
+def _squared_norms(features: Tensor) -> Tensor:
+    return torch.cat([part.double().square().sum(dim=1) for part in features.split(_ROWS)])
 
 
 def euclidean(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ Rim = Literal["<=", "<"]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-_BLOCK = 2048
+_BLOCK = 1024
 # Pairs that are looked at together, for all halves: bounds memory where everything lies in every ball.
 _PAIRS = 500_000
 _NUM_HALVES = 100
