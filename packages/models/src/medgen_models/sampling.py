@@ -22,7 +22,8 @@ class SamplingConfig(BaseModel):
     """How images are drawn.
 
     `guidance_scale` g mixes predictions as uncond + g (cond - uncond)  (Ho & Salimans 2022); MSDM's code writes
-    the same with g + 1, so its 3.5 is 4.5 here. g = 1 needs no unconditional pass.
+    the same with g + 1, so its 3.5 is 4.5 here. g = 1 needs no unconditional pass. `guided_channels` mixes only the
+    first so many latent channels and keeps the prompt's own prediction in the others: DiT's code has 3 of 4.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,7 @@ class SamplingConfig(BaseModel):
     solver: SolverName = "dpm-solver++"
     num_inference_steps: int = Field(default=20, ge=1, le=1000)
     guidance_scale: float = Field(default=3.0, ge=0)
+    guided_channels: int | None = Field(default=None, ge=1)
     eta: float = Field(default=0.0, ge=0, le=1)
     batch_size: int = Field(default=16, ge=1)
 
@@ -103,7 +105,13 @@ def sample_latents(
     previous_estimate: Tensor | None = None
     for step in steps:
         model_pred = guided_prediction(
-            model, latents, step.timestep, both, config.guidance_scale, previous_estimate
+            model,
+            latents,
+            step.timestep,
+            both,
+            config.guidance_scale,
+            previous_estimate,
+            guided_channels=config.guided_channels,
         )
         timesteps = torch.full((len(latents),), step.timestep)
         estimate = model.diffusion.clean_estimate(model_pred, latents, timesteps)
@@ -119,8 +127,13 @@ def guided_prediction(
     both: Conditioning,
     guidance_scale: float,
     previous_estimate: Tensor | None,
+    *,
+    guided_channels: int | None = None,
 ) -> Tensor:
-    """Return uncond + g (cond - uncond), [B, C, H, W]; `both` holds B unconditional, then B prompts."""
+    """Return uncond + g (cond - uncond), [B, C, H, W]; `both` holds B unconditional, then B prompts.
+
+    Channels from `guided_channels` on, where it is given, are those of cond.
+    """
     num_images = len(latents)
     estimate = previous_estimate if model.self_conditioning else None
     if guidance_scale == 1:
@@ -129,7 +142,10 @@ def guided_prediction(
     timesteps = torch.full((2 * num_images,), timestep, device=latents.device)
     twice = None if estimate is None else torch.cat([estimate, estimate])
     unconditional, conditional = model.denoise(torch.cat([latents, latents]), timesteps, both, twice).chunk(2)
-    return unconditional + guidance_scale * (conditional - unconditional)
+    guided = unconditional + guidance_scale * (conditional - unconditional)
+    if guided_channels is None:
+        return guided
+    return torch.cat([guided[:, :guided_channels], conditional[:, guided_channels:]], dim=1)
 
 
 def apply_step(

@@ -10,6 +10,7 @@ from medgen_models.class_dit.pipeline import ClassDitPipeline
 from medgen_models.class_dit.tiny import TINY_DIT, tiny_autoencoder, tiny_dit
 from medgen_models.families.dit import DitModel, load_autoencoder, load_dit, new_dit, untrained_dit
 from medgen_models.protocol import TextToImageModel
+from medgen_models.sampling import guided_prediction
 
 
 @pytest.fixture
@@ -77,6 +78,20 @@ def test_an_image_depends_on_its_class_and_seed_not_on_its_batch(dit: DitModel) 
     assert not np.array_equal(images[0], unguided)  # the null class takes part
 
 
+def test_guidance_can_leave_the_last_channel_to_the_class_alone(dit: DitModel) -> None:
+    latents = torch.randn(1, 4, 8, 8)
+    both = dit.encode_prompts(["", "polyps"])
+    unconditional, conditional = dit.denoise(
+        latents.expand(2, -1, -1, -1), torch.tensor([500, 500]), both
+    ).chunk(2)
+    everywhere = unconditional + 4.0 * (conditional - unconditional)
+    three = guided_prediction(dit, latents, 500, both, 4.0, None, guided_channels=3)
+    torch.testing.assert_close(three[:, :3], everywhere[:, :3])
+    torch.testing.assert_close(three[:, 3], conditional[:, 3])
+    assert not torch.allclose(conditional[:, 3], everywhere[:, 3])
+    torch.testing.assert_close(guided_prediction(dit, latents, 500, both, 4.0, None), everywhere)
+
+
 def test_folder_gives_back_classes_schedule_and_images(dit: DitModel, tmp_path: Path) -> None:
     dit.to_pipeline().save_pretrained(tmp_path / "model", safe_serialization=True)
     loaded = load_dit(tmp_path / "model")
@@ -84,7 +99,7 @@ def test_folder_gives_back_classes_schedule_and_images(dit: DitModel, tmp_path: 
     assert loaded.diffusion == dit.diffusion
     for name, tensor in dit.denoiser.state_dict().items():
         assert torch.equal(loaded.denoiser.state_dict()[name], tensor), name
-    config = SamplingConfig(num_inference_steps=3, guidance_scale=4.0)
+    config = SamplingConfig(num_inference_steps=3, guidance_scale=4.0, guided_channels=3)
     (ours,) = sample_images(dit, [SamplingJob("polyps", 5)], config)
     pipeline = ClassDitPipeline.from_pretrained(tmp_path / "model", use_safetensors=True)
     (image,) = pipeline("polyps", seeds=[5], num_inference_steps=3).images

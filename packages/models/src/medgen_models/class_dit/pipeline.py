@@ -31,6 +31,7 @@ class ClassDitPipeline(DiffusionPipeline):
         seeds: Sequence[int] | None = None,
         num_inference_steps: int = 20,
         guidance_scale: float = 4.0,
+        guided_channels: int | None = 3,
     ) -> ImagePipelineOutput:
         """Draw one image per prompt.
 
@@ -39,6 +40,7 @@ class ClassDitPipeline(DiffusionPipeline):
             seeds: One seed per prompt (default: 0, 1, 2, ...); the same class and seed give the same image.
             num_inference_steps: Steps of DPM-Solver++(2M).
             guidance_scale: Classifier-free guidance; 1 switches it off.
+            guided_channels: Guide the first so many of the latent channels, as DiT's code does; None guides all.
 
         Raises:
             ValueError: If a prompt names no class, or several.
@@ -48,7 +50,11 @@ class ClassDitPipeline(DiffusionPipeline):
 
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         seeds = range(len(prompts)) if seeds is None else seeds
-        config = SamplingConfig(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
+        config = SamplingConfig(
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guided_channels=guided_channels,
+        )
         jobs = [SamplingJob(text, seed) for text, seed in zip(prompts, seeds, strict=True)]
         images = sample_images(model_of_pipeline(self), jobs, config)
         return ImagePipelineOutput(images=[Image.fromarray(image) for image in images])
