@@ -4,6 +4,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from medgen_models import Diffusion
+from medgen_models.class_dit.tiny import TINY_DIT, tiny_autoencoder
+from medgen_models.families.dit import new_dit
 from medgen_training.losses import prediction_loss
 from medgen_training.variational_bound import (
     Posterior,
@@ -211,3 +213,31 @@ def test_half_precision_predictions_are_weighed_in_the_precision_of_the_latents(
     exact = hybrid_loss(DDPM, latents, noise, timesteps, model_pred, variance_pred)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, exact, rtol=0.05, atol=0.0)
+
+
+def test_real_denoiser_learns_one_batch_with_its_variance() -> None:
+    model = new_dit(TINY_DIT, tiny_autoencoder(), ["normal cecum", "polyps"], seed=0)
+    latents, noise = (part.float() for part in draw(2, 4, *model.latent_shape).unbind())
+    timesteps = torch.tensor([0, 30, 400, 900])
+    conditioning = model.encode_prompts(["polyps", "normal cecum", "", "polyps"])
+    noisy_latents = model.diffusion.add_noise(latents, noise, timesteps)
+
+    def parts() -> tuple[Tensor, Tensor]:
+        prediction = model.denoise_with_variance(noisy_latents, timesteps, conditioning)
+        weights = (0.0, 1.0)
+        simple, hybrid = (
+            hybrid_loss(model.diffusion, latents, noise, timesteps, *prediction, vb_weight=weight)
+            for weight in weights
+        )
+        return simple, hybrid - simple
+
+    optimizer = torch.optim.AdamW((p for p in model.denoiser.parameters() if p.requires_grad), lr=3e-3)
+    (first_simple, first_bound) = (part.detach() for part in parts())
+    for _ in range(300):
+        simple, bound = parts()
+        optimizer.zero_grad()
+        (simple + bound).mean().backward()
+        optimizer.step()
+    last_simple, last_bound = (part.detach() for part in parts())
+    assert (last_simple < 0.1 * first_simple).all()
+    assert (last_bound < 0.5 * first_bound).all()
