@@ -1,0 +1,1 @@
+"""Adapters (LoRA, DoRA, rsLoRA) for every generator family: settings, wiring, folders, export."""
