@@ -1,8 +1,9 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from medgen_models import Diffusion
-from medgen_models.diffusion import PredictionType
+from medgen_models.diffusion import FlowMatching, NoiseProcess, PredictionType
+from medgen_models.solver import solver_steps
 
 PREDICTION_TYPES: tuple[PredictionType, ...] = ("epsilon", "v", "sample")
 
@@ -61,3 +62,49 @@ def test_v_target_is_orthogonal_to_the_noisy_latents() -> None:
 def test_signal_to_noise_falls() -> None:
     ratios = Diffusion().signal_to_noise(torch.arange(1000))
     assert bool((ratios[1:] < ratios[:-1]).all())
+
+
+def test_cosine_schedule_is_the_one_of_the_paper() -> None:
+    theirs = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    torch.testing.assert_close(
+        Diffusion(beta_schedule="cosine").alphas_cumprod.float(), theirs, rtol=1e-4, atol=1e-7
+    )
+
+
+def test_flow_velocity_leads_back_to_the_image_and_to_the_noise() -> None:
+    flow = FlowMatching()
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 3, 4, 2, 2, generator=generator, dtype=torch.float64)
+    timesteps = flow.draw_timesteps(3, generator)
+    noisy = flow.add_noise(latents, noise, timesteps)
+    velocity = flow.target(latents, noise, timesteps)
+    torch.testing.assert_close(flow.clean_estimate(velocity, noisy, timesteps), latents)
+    levels = flow.sigmas(timesteps, noisy)
+    torch.testing.assert_close(noisy + (1 - levels) * velocity, noise)
+
+
+def test_euler_steps_are_those_of_diffusers() -> None:
+    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs.set_timesteps(sigmas=[1 - i / 7 for i in range(7)])
+    steps = solver_steps("euler", FlowMatching(shift=3.0), 7)
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 4, 3, 3, generator=generator)
+    ours = latents.clone()
+    for step, timestep in zip(steps, theirs.timesteps, strict=True):
+        assert step.timestep == pytest.approx(float(timestep), rel=1e-6)
+        velocity = torch.sin(3 * latents) + float(timestep) / 1000
+        own_velocity = torch.sin(3 * ours) + step.timestep / 1000
+        latents = theirs.step(velocity, timestep, latents).prev_sample
+        estimate = FlowMatching().clean_estimate(own_velocity, ours, torch.full((2,), step.timestep))
+        ours = step.c_latents * ours + step.c_estimate * estimate
+    torch.testing.assert_close(ours, latents, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("solver", "process"),
+    [("dpm-solver++", FlowMatching()), ("euler", Diffusion())],
+    ids=["flow", "diffusion"],
+)
+def test_a_solver_for_the_other_kind_of_process_is_refused(solver: str, process: NoiseProcess) -> None:
+    with pytest.raises(ValueError, match="use "):
+        solver_steps(solver, process, 4)  # type: ignore[arg-type]

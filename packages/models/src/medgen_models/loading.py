@@ -1,38 +1,74 @@
 """Model folders: find the family, load, save in one piece, hash."""
 
 import hashlib
-import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from medgen_models.errors import MissingModelError
+import torch
+
+from medgen_models.errors import MissingModelError, UnusableModelError
+from medgen_models.families.dit import load_dit
 from medgen_models.families.msdm import MsdmModel, load_msdm, untrained_msdm
+from medgen_models.model_source import ModelSource
 from medgen_models.msdm.presets import MsdmPresetName
 
-FAMILIES = {"MsdmPipeline": load_msdm}
+
+@dataclass(frozen=True)
+class Family:
+    """How a family is recognised and loaded."""
+
+    pipeline_classes: tuple[str, ...]
+    load: Callable[[ModelSource], Any]
 
 
-def load_model(model_dir: Path, *, device: str = "cpu") -> MsdmModel:
+FAMILIES: dict[str, Family] = {
+    "msdm": Family(("MsdmPipeline",), lambda source: load_msdm(Path(source.name_or_dir))),
+    "dit": Family(("ClassDitPipeline",), lambda source: load_dit(Path(source.name_or_dir))),
+}
+
+
+def load_model(model_dir: Path, *, device: str = "cpu") -> Any:
     """Load a generator from its pipeline folder onto a device.
 
     Raises:
         MissingModelError: If there is no pipeline at that place.
-        ValueError: If the pipeline belongs to no known family.
+        UnusableModelError: If the pipeline belongs to no known family.
     """
-    index_file = model_dir / "model_index.json"
-    if not index_file.is_file():
+    if not (model_dir / "model_index.json").is_file():
         raise MissingModelError(
             f"{model_dir}: expected a model folder with model_index.json; train one with `medgen train`"
         )
-    class_name = json.loads(index_file.read_text(encoding="utf-8")).get("_class_name")
-    loader = FAMILIES.get(class_name)
-    if loader is None:
-        raise ValueError(
-            f"{index_file}: field '_class_name' is {class_name!r}; known are {', '.join(sorted(FAMILIES))}"
+    return load_base(ModelSource(str(model_dir)), device=device)
+
+
+def load_base(source: ModelSource, *, family: str | None = None, device: str = "cpu") -> Any:
+    """Load a generator of any family from a hub name or a folder.
+
+    Args:
+        source: Where it is, and the dtype wanted.
+        family: The family it must be of; None: whatever it is.
+        device: Where to.
+
+    Raises:
+        MissingModelError: If it is not to be had.
+        UnusableModelError: If it is of no known family or of another than `family`, or its weights are pickled.
+    """
+    class_name = source.pipeline_class()
+    found = next((name for name, each in FAMILIES.items() if class_name in each.pipeline_classes), None)
+    if found is None:
+        known = sorted(name for each in FAMILIES.values() for name in each.pipeline_classes)
+        raise UnusableModelError(
+            f"{source.name_or_dir}/model_index.json: field '_class_name' is {class_name!r}; "
+            f"known are {', '.join(known)}"
         )
-    model = loader(model_dir)
-    for module in (model.vae, model.denoiser, model.prompt_encoder.text_model):
-        module.to(device)
+    if family is not None and family != found:
+        raise UnusableModelError(f"{source.name_or_dir}: is of family {found}, expected {family}")
+    model = FAMILIES[found].load(source)
+    for module in model.components().values():
+        module.to(torch.device(device))
     return model
 
 
@@ -41,7 +77,7 @@ def untrained_model(preset: MsdmPresetName, text_encoder: str, *, seed: int) -> 
     return untrained_msdm(preset, text_encoder, seed=seed)
 
 
-def save_model(model: MsdmModel, model_dir: Path) -> None:
+def save_model(model: Any, model_dir: Path) -> None:
     """Write a pipeline folder aside, then rename it: `model_dir` is whole or absent.
 
     Raises:

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from medgen_models.protocol import Conditioning, TextToImageModel
+from medgen_models.protocol import Cascade, Conditioning, TextToImageModel
 from medgen_models.solver import SolverName, SolverStep, solver_steps
 
 
@@ -34,6 +34,8 @@ class SamplingConfig(BaseModel):
     guided_channels: int | None = Field(default=None, ge=1)
     eta: float = Field(default=0.0, ge=0, le=1)
     batch_size: int = Field(default=16, ge=1)
+    prior_num_inference_steps: int = Field(default=25, ge=1, le=1000)
+    prior_guidance_scale: float = Field(default=4.0, ge=0)
 
     @model_validator(mode="after")
     def _eta_belongs_to_ddim(self) -> "SamplingConfig":
@@ -61,7 +63,14 @@ class JobNoise:
         """Return the next standard normal noise of every image, [B, C, H, W]."""
         return torch.stack([torch.randn(self.latent_shape, generator=g) for g in self.generators])
 
+    def reshaped(self, latent_shape: tuple[int, int, int]) -> "JobNoise":
+        """Return the rest of the same streams, drawn in another shape."""
+        rest = JobNoise((), latent_shape)
+        rest.generators = self.generators
+        return rest
 
+
+@torch.no_grad()
 def sample_images(
     model: TextToImageModel, jobs: Sequence[SamplingJob], config: SamplingConfig
 ) -> Iterator[np.ndarray]:
@@ -70,24 +79,36 @@ def sample_images(
     Yields:
         Images, [H, W, 3] uint8, one per job.
     """
+    reader = model.prior if isinstance(model, Cascade) else model
     prompts = list(dict.fromkeys(job.prompt for job in jobs))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     # One prompt a pass: its embedding is then the same in every shard.
-    encoded = Conditioning.cat([model.encode_prompts([prompt]) for prompt in ["", *prompts]])
+    encoded = Conditioning.cat([reader.encode_prompts([prompt]) for prompt in ["", *prompts]])
     for start in range(0, len(jobs), config.batch_size):
         batch = jobs[start : start + config.batch_size]
         padded = [*batch, *[batch[-1]] * (config.batch_size - len(batch))]
-        rows = [1 + row_of[job.prompt] for job in padded]
-        latents = sample_latents(
-            model,
-            JobNoise([job.seed for job in padded], model.latent_shape),
-            encoded[rows],
-            encoded[[0] * len(padded)],
-            config,
-        )
-        with torch.no_grad():
-            pixel_values = model.decode_latents(latents)[: len(batch)]
+        conditioning = encoded[[1 + row_of[job.prompt] for job in padded]]
+        unconditional = encoded[[0] * len(padded)]
+        noise = JobNoise([job.seed for job in padded], reader.latent_shape)
+        if isinstance(model, Cascade):
+            prior_latents = sample_latents(
+                model.prior, noise, conditioning, unconditional, _settings_of_prior(config)
+            )
+            conditioning, unconditional = model.condition_on(prior_latents), model.unconditional(len(padded))
+            noise = noise.reshaped(model.latent_shape)
+        latents = sample_latents(model, noise, conditioning, unconditional, config)
+        pixel_values = model.decode_latents(latents)[: len(batch)]
         yield from to_uint8(pixel_values)
+
+
+def _settings_of_prior(config: SamplingConfig) -> SamplingConfig:
+    return config.model_copy(
+        update={
+            "num_inference_steps": config.prior_num_inference_steps,
+            "guidance_scale": config.prior_guidance_scale,
+            "guided_channels": None,
+        }
+    )
 
 
 @torch.no_grad()
@@ -123,7 +144,7 @@ def sample_latents(
 def guided_prediction(
     model: TextToImageModel,
     latents: Tensor,
-    timestep: int,
+    timestep: float,
     both: Conditioning,
     guidance_scale: float,
     previous_estimate: Tensor | None,
@@ -136,6 +157,9 @@ def guided_prediction(
     """
     num_images = len(latents)
     estimate = previous_estimate if model.self_conditioning else None
+    if model.embeds_guidance:
+        timesteps = torch.full((num_images,), timestep, device=latents.device)
+        return model.denoise(latents, timesteps, both[num_images:].with_guidance(guidance_scale), estimate)
     if guidance_scale == 1:
         timesteps = torch.full((num_images,), timestep, device=latents.device)
         return model.denoise(latents, timesteps, both[num_images:], estimate)

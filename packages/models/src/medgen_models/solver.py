@@ -14,16 +14,16 @@ from typing import Literal
 
 import torch
 
-from medgen_models.diffusion import Diffusion
+from medgen_models.diffusion import Diffusion, FlowMatching, NoiseProcess
 
-SolverName = Literal["dpm-solver++", "ddim"]
+SolverName = Literal["dpm-solver++", "ddim", "euler"]
 
 
 @dataclass(frozen=True)
 class SolverStep:
     """One step from the noise level of `timestep` to the next lower one."""
 
-    timestep: int
+    timestep: float  # a whole number for a Diffusion
     c_latents: float
     c_estimate: float
     c_previous: float = 0.0
@@ -92,17 +92,46 @@ def ddim_steps(diffusion: Diffusion, num_inference_steps: int, eta: float = 0.0)
     return steps
 
 
+def euler_steps(flow: FlowMatching, num_inference_steps: int) -> list[SolverStep]:
+    """Return the steps of Euler's method along the paths of a flow.
+
+    z_next = z + (s_next - s) v,  v = (z - x0) / s
+
+    Levels lie on `linspace(1, 1 / n, n)`, shifted, then 0.
+    """
+    if num_inference_steps < 1:
+        raise ValueError(f"num_inference_steps must be at least 1, got {num_inference_steps}")
+    levels = [1 - i / num_inference_steps for i in range(num_inference_steps)]
+    sigmas = [flow.shift * level / (1 + (flow.shift - 1) * level) for level in levels]
+    return [
+        SolverStep(sigma * flow.num_timesteps, c_latents=following / sigma, c_estimate=1 - following / sigma)
+        for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True)
+    ]
+
+
 def solver_steps(
-    solver: SolverName, diffusion: Diffusion, num_inference_steps: int, eta: float = 0.0
+    solver: SolverName, process: NoiseProcess, num_inference_steps: int, eta: float = 0.0
 ) -> list[SolverStep]:
-    """Return the steps of a solver by name."""
+    """Return the steps of a solver by name.
+
+    Raises:
+        ValueError: If the solver is not made for such a process, or eta is not for the solver.
+    """
+    if isinstance(process, FlowMatching):
+        if solver != "euler":
+            raise ValueError(f"solver {solver} is for diffusion, and this model is a flow; use solver euler")
+        return euler_steps(process, num_inference_steps)
     match solver:
         case "dpm-solver++":
             if eta:
                 raise ValueError(f"eta = {eta} has no meaning for dpm-solver++; use ddim, or eta = 0")
-            return dpm_solver_steps(diffusion, num_inference_steps)
+            return dpm_solver_steps(process, num_inference_steps)
         case "ddim":
-            return ddim_steps(diffusion, num_inference_steps, eta)
+            return ddim_steps(process, num_inference_steps, eta)
+        case "euler":
+            raise ValueError(
+                "solver euler is for flows, and this model is a diffusion; use dpm-solver++ or ddim"
+            )
 
 
 def _check_steps(diffusion: Diffusion, num_inference_steps: int) -> None:

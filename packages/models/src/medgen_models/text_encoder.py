@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, BertModel, CLIPTextModel, T5
 from medgen_models.errors import MissingModelError
 from medgen_models.protocol import Conditioning
 
+HiddenStates = Literal["last", "penultimate"]
 MINILM = "minilm"  # the name of the embedded default
 MINILM_SHA256_START = "53aa5117"
 
@@ -35,11 +36,33 @@ class PromptEncoder:
     depends on its batch.
     """
 
-    def __init__(self, text_model: Any, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(
+        self,
+        text_model: Any,
+        tokenizer: Any,
+        max_tokens: int,
+        *,
+        states: HiddenStates = "last",
+        uses_mask: bool = True,
+        lower_case: bool = False,
+    ) -> None:
+        """Freeze a text model and join it with its tokenizer.
+
+        Args:
+            text_model: CLIP, T5 or BERT-type model.
+            tokenizer: Its tokenizer.
+            max_tokens: Length every prompt is padded or cut to.
+            states: Which hidden states condition: of the last layer, or of the one before it (SDXL).
+            uses_mask: Whether padding is hidden from the text model; the CLIPs of Stable Diffusion see it.
+            lower_case: Whether prompts are lower-cased and stripped first, as some pipelines do when they sample.
+        """
         self.text_model: Any = text_model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.tokenizer.model_max_length = max_tokens
         self.max_tokens = max_tokens
+        self.states = states
+        self.uses_mask = uses_mask
+        self.lower_case = lower_case
 
     @property
     def width(self) -> int:
@@ -50,7 +73,7 @@ class PromptEncoder:
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return token ids [B, L] and the mask [B, L] that is True on real tokens; longer prompts are cut."""
         tokens = self.tokenizer(
-            list(prompts),
+            self._prepared(prompts),
             padding="max_length",
             truncation=True,
             max_length=self.max_tokens,
@@ -58,28 +81,45 @@ class PromptEncoder:
         )
         return tokens.input_ids, tokens.attention_mask.bool()
 
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str], batch_size: int = 32) -> Conditioning:
-        """Return the last hidden states of prompts, [B, L, T] float32, and their masks."""
+        """Return the hidden states of prompts, [B, L, T] float32, their masks, and the pooled state if any.
+
+        Gradients flow into whatever weights of the text model ask for them.
+        """
         device = next(self.text_model.parameters()).device
-        states, masks = [], []
+        parts = []
         for start in range(0, len(prompts), batch_size):
             ids, mask = self.tokenize(prompts[start : start + batch_size])
             missing = batch_size - len(ids) if len(prompts) > batch_size else 0
             if missing:  # every pass has the same size, so rounding does not depend on the batch
                 ids = torch.cat([ids, ids[-1:].expand(missing, -1)])
                 mask = torch.cat([mask, mask[-1:].expand(missing, -1)])
-            hidden = self.text_model(
-                input_ids=ids.to(device), attention_mask=mask.to(device)
-            ).last_hidden_state.float()
-            keep = len(ids) - missing
-            states.append(hidden[:keep])
-            masks.append(mask[:keep].to(device))
-        return Conditioning(torch.cat(states), torch.cat(masks))
+            encoded = self._encode_tokens(ids.to(device), mask.to(device))
+            parts.append(encoded[: len(ids) - missing])
+        return Conditioning.cat(parts)
 
     def num_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Return the untruncated token count of each prompt."""
-        return [len(ids) for ids in self.tokenizer(list(prompts), truncation=False).input_ids]
+        return [len(ids) for ids in self.tokenizer(self._prepared(prompts), truncation=False).input_ids]
+
+    def _prepared(self, prompts: Sequence[str]) -> list[str]:
+        return [prompt.lower().strip() for prompt in prompts] if self.lower_case else list(prompts)
+
+    def _encode_tokens(self, ids: Tensor, mask: Tensor) -> Conditioning:
+        output = self.text_model(
+            input_ids=ids,
+            attention_mask=mask if self.uses_mask else None,
+            output_hidden_states=self.states == "penultimate",
+        )
+        states = output.last_hidden_state if self.states == "last" else output.hidden_states[-2]
+        pooled = getattr(output, "text_embeds", None)
+        if pooled is None and "CLIP" in type(self.text_model).__name__:
+            pooled = output.pooler_output
+        return Conditioning(
+            prompt_embeds=states.float(),
+            prompt_mask=mask,
+            pooled_prompt_embeds=None if pooled is None else pooled.float(),
+        )
 
 
 def load_prompt_encoder(name_or_dir: str, *, max_tokens: int) -> PromptEncoder:

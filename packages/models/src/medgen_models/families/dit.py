@@ -5,15 +5,16 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
+from medgen_models.autoencoders import decode_with, downsampling_of, encode_with
 from medgen_models.class_dit.classes import ClassNames
 from medgen_models.class_dit.pipeline import ClassDitPipeline
 from medgen_models.class_dit.presets import DIT_PRESETS, DitPreset, DitPresetName
 from medgen_models.class_dit.transformer import ClassDit
 from medgen_models.diffusion import Diffusion
 from medgen_models.errors import MissingModelError
-from medgen_models.families.msdm import diffusion_to_scheduler, scheduler_to_diffusion
+from medgen_models.noise_schedulers import diffusion_to_scheduler, scheduler_to_diffusion
 from medgen_models.protocol import Conditioning, LatentMoments
 
 
@@ -27,8 +28,12 @@ class DitModel:
         ValueError: If the autoencoder, the denoiser and the class names do not belong together.
     """
 
+    family = "dit"
     self_conditioning = False
+    embeds_guidance = False
+    decodes_to_pixels = True
     learns_variance = True
+    max_tokens = None
 
     def __init__(
         self, vae: AutoencoderKL, transformer: ClassDit, class_names: Sequence[str], diffusion: Diffusion
@@ -56,6 +61,14 @@ class DitModel:
         """Where the denoiser's weights lie."""
         return self.denoiser.device
 
+    def components(self) -> dict[str, nn.Module]:
+        """Return every network by part name."""
+        return {"denoiser": self.denoiser, "vae": self.vae}
+
+    def num_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Return 1 for every prompt: a class is one token."""
+        return [1] * len(prompts)
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return the class ids of B prompts as embeddings [B, 1, 1], float32; `""` is the null class.
 
@@ -70,13 +83,11 @@ class DitModel:
 
     def encode_images(self, pixel_values: Tensor) -> LatentMoments:
         """Encode images [B, 3, H, W] in [-1, 1] to scaled moments."""
-        posterior = self.vae.encode(pixel_values).latent_dist
-        scale = self.vae.config.scaling_factor
-        return LatentMoments(scale * posterior.mean, scale * posterior.std)
+        return encode_with(self.vae, pixel_values)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Decode scaled latents [B, C, H, W] to images [B, 3, H, W], not clamped."""
-        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return decode_with(self.vae, latents)
 
     def denoise(
         self,
@@ -108,11 +119,6 @@ class DitModel:
             scheduler=diffusion_to_scheduler(self.diffusion),
             class_names=self.class_names.names,
         )
-
-
-def downsampling_of(vae: AutoencoderKL) -> int:
-    """Return image size divided by latent size; every stage but the last halves the size."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
 def new_dit(

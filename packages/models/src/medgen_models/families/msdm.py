@@ -4,20 +4,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from medgen_models.diffusion import Diffusion
 from medgen_models.msdm.pipeline import MsdmPipeline
 from medgen_models.msdm.presets import PRESETS, MsdmPreset, MsdmPresetName
 from medgen_models.msdm.unet import MsdmUNet
 from medgen_models.msdm.vae import MsdmAutoencoder
+from medgen_models.noise_schedulers import diffusion_to_scheduler, scheduler_to_diffusion
 from medgen_models.protocol import Conditioning, LatentMoments
 from medgen_models.text_encoder import PromptEncoder, load_prompt_encoder
 
 
 class MsdmModel:
     """An MSDM: autoencoder, denoiser, frozen text encoder."""
+
+    family = "msdm"
+    embeds_guidance = False
+    decodes_to_pixels = True
+    learns_variance = False
 
     def __init__(
         self, vae: MsdmAutoencoder, unet: MsdmUNet, prompt_encoder: PromptEncoder, diffusion: Diffusion
@@ -35,6 +40,23 @@ class MsdmModel:
     def device(self) -> torch.device:
         """Where the denoiser's weights lie."""
         return self.denoiser.device
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Longest prompt in tokens."""
+        return self.prompt_encoder.max_tokens
+
+    def components(self) -> dict[str, nn.Module]:
+        """Return every network by part name."""
+        return {
+            "denoiser": self.denoiser,
+            "text_encoder": self.prompt_encoder.text_model,
+            "vae": self.vae,
+        }
+
+    def num_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Return the length of every prompt in tokens, before anything is cut."""
+        return self.prompt_encoder.num_tokens(prompts)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts to states [B, L, T]."""
@@ -96,35 +118,3 @@ def untrained_msdm(preset: MsdmPresetName, text_encoder: str, *, seed: int) -> M
     """Build an untrained MSDM with a text encoder by name or folder."""
     encoder = load_prompt_encoder(text_encoder, max_tokens=PRESETS[preset].max_tokens)
     return new_msdm(preset, encoder, seed=seed)
-
-
-_TO_DIFFUSERS = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample"}
-_BETAS_TO_DIFFUSERS = {"linear": "linear", "scaled-linear": "scaled_linear"}
-
-
-def diffusion_to_scheduler(diffusion: Diffusion) -> DDIMScheduler:
-    """Write a diffusion process as the diffusers scheduler of the same schedule."""
-    return DDIMScheduler(
-        num_train_timesteps=diffusion.num_timesteps,
-        beta_start=diffusion.beta_start,
-        beta_end=diffusion.beta_end,
-        beta_schedule=_BETAS_TO_DIFFUSERS[diffusion.beta_schedule],
-        prediction_type=_TO_DIFFUSERS[diffusion.prediction_type],
-        clip_sample=False,
-        set_alpha_to_one=True,
-        timestep_spacing="trailing",
-    )
-
-
-def scheduler_to_diffusion(scheduler: DDIMScheduler) -> Diffusion:
-    """Read the diffusion process back from a scheduler's config."""
-    config = scheduler.config
-    prediction_types = {theirs: ours for ours, theirs in _TO_DIFFUSERS.items()}
-    beta_schedules = {theirs: ours for ours, theirs in _BETAS_TO_DIFFUSERS.items()}
-    return Diffusion(
-        prediction_type=prediction_types[config.prediction_type],  # type: ignore[arg-type]
-        beta_schedule=beta_schedules[config.beta_schedule],  # type: ignore[arg-type]
-        beta_start=config.beta_start,
-        beta_end=config.beta_end,
-        num_timesteps=config.num_train_timesteps,
-    )

@@ -44,7 +44,8 @@ class MsdmPipeline(DiffusionPipeline):
             num_inference_steps: Steps of DPM-Solver++(2M).
             guidance_scale: Classifier-free guidance; 1 switches it off.
         """
-        from medgen_models.families.msdm import MsdmModel, scheduler_to_diffusion
+        from medgen_models.families.msdm import MsdmModel
+        from medgen_models.noise_schedulers import scheduler_to_diffusion
         from medgen_models.sampling import SamplingConfig, SamplingJob, sample_images
         from medgen_models.text_encoder import PromptEncoder
 
