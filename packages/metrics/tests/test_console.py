@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from medgen_metrics import evaluate
 from medgen_metrics.console import main
-from medgen_metrics.evaluate import ScoreConfig, score_image_files
+from medgen_metrics.evaluate import score_image_files
 from medgen_metrics.feature_files import read_features
 from medgen_metrics.score import read_scores
+from medgen_metrics.score_config import ScoreConfig
 from PIL import Image
 
 Write = Callable[..., list[Path]]
@@ -89,7 +90,11 @@ def test_extract_writes_features_that_can_be_read(
     result = json.loads(out)
     features = read_features(features_file)
     assert (result["num_images"], result["dim"]) == features.features.shape == (12, 64)
-    assert result["extractor"] == {"id": "random:0", "sha256": features.space.extractor_sha256}
+    assert result["extractor"] == {
+        "id": "random:0",
+        "revision": None,
+        "sha256": features.space.extractor_sha256,
+    }
     code, out, _ = run("extract", folders[0], "--extractor", "random:0")
     assert out.startswith("12 images, 64 features each")
     assert "not comparable" in out

@@ -2,13 +2,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from medgen_metrics import (
+    EfficientNetLite0Extractor,
     FeatureFileError,
+    MissingWeightsError,
+    Score,
     ScoreConfig,
+    colour_report,
+    colour_statistics_of_files,
     extract_features,
     frechet_distance,
+    inception_score,
     kernel_distance,
     load_extractor,
     prdc,
@@ -17,10 +24,10 @@ from medgen_metrics import (
     score_image_files,
     write_scores,
 )
-from medgen_metrics.evaluate import METRICS
 from medgen_metrics.feature_files import FeatureSet, FeatureSpace
 from medgen_metrics.frechet_limit import frechet_limit
 from medgen_metrics.kernel import PolynomialKernel
+from medgen_metrics.score_config import METRICS
 from PIL import Image
 
 Write = Callable[..., list[Path]]
@@ -89,7 +96,8 @@ def test_warnings_name_what_could_mislead(image_folder: Write, tmp_path: Path) -
     sheet = score_image_files(real, synthetic, CONFIG, features_dir=tmp_path / "f")
     assert sheet["kid"].warnings == (
         "1 of 6 real images are copies of another in the set, byte for byte",
-        "1 real image(s) have 16 bits and were scaled to 8 over sixteen_bit_range",
+        "1 real image(s) have 16 bits: 0..65535 became 0..255; scans of fewer bits come out dark, "
+        "state their range",
         "synthetic images have 2 sizes (7 of 8 are 40 x 40); all are resized to one square",
         "file formats differ: real PNG, synthetic JPEG; JPEG artefacts alone move distances",
         "set sizes differ: 6 real, 8 synthetic",
@@ -170,7 +178,8 @@ def test_every_metric_of_two_feature_sets_has_its_scores(gaussian: Callable[...,
     real, synthetic = (
         FeatureSet(gaussian(60, 6, seed=seed), tuple(map(str, range(60))), space) for seed in (0, 1)
     )
-    config = ScoreConfig(metrics=METRICS, num_subsets=20, subset_size=30, kernel=PolynomialKernel(degree=2))
+    metrics = tuple(metric for metric in METRICS if metric not in {"colour", "inception-score"})
+    config = ScoreConfig(metrics=metrics, num_subsets=20, subset_size=30, kernel=PolynomialKernel(degree=2))
     scores = {score.name: score for score in score_features(real, synthetic, config)}
     assert [*scores][:2] == ["frechet", "kid"]
     assert [*scores][-2:] == ["frechet-limit", "kid-subsets"]
@@ -181,3 +190,127 @@ def test_every_metric_of_two_feature_sets_has_its_scores(gaussian: Callable[...,
     assert scores["kid-subsets"].value == pytest.approx(
         scores["kid"].value, abs=4 * scores["kid"].standard_error
     )
+
+
+@pytest.fixture
+def tinted(image_folder: Write) -> tuple[list[Path], list[Path]]:
+    """Twenty images, and twenty others that are redder by a tenth of full scale."""
+    real, synthetic = image_folder("real", 20, seed=0), image_folder("synthetic", 20, seed=0)
+    for file in synthetic:
+        with Image.open(file) as image:
+            pixels = np.array(image).astype(int) // 2
+        pixels[:, :, 0] += 25
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+    for file in real:
+        with Image.open(file) as image:
+            pixels = np.array(image) // 2
+        Image.fromarray(pixels).save(file)
+    return real, synthetic
+
+
+def test_colour_is_scored_as_a_whole_and_per_class_beside_other_metrics(
+    tinted: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    labels = ["a"] * 10 + ["b"] * 9 + ["c"]
+    config = replace(CONFIG, metrics=("kid", "colour"))
+    sheet = score_image_files(*tinted, config, features_dir=tmp_path / "f", classes=(labels, labels))
+    assert sheet["colour-mean-red"].value == pytest.approx(25 / 255, abs=1e-6)
+    assert sheet["colour-mean-green/a"].value == pytest.approx(0.0, abs=1e-6)
+    assert (sheet["saturation-distance/b"].num_real, sheet["kid"].num_real) == (9, 20)
+    expected = colour_report(
+        *(colour_statistics_of_files(files) for files in tinted),
+        real_classes=labels,
+        synthetic_classes=labels,
+        seed=0,
+    )
+    for name, comparison in (("", expected.overall), ("/a", expected.per_class["a"])):
+        score = sheet[f"saturation-distance{name}"]
+        assert score.value == pytest.approx(comparison.saturation_distance.value, rel=1e-5)
+        assert score.interval == pytest.approx(comparison.saturation_distance.interval, rel=1e-4)
+    assert sheet["kid"].extractor.id == "random:0"
+    assert sheet["colour-std-red"].extractor.id == "colour-statistics"
+    assert sheet.not_computed == ("colour/c: needs 2 images in each set, got 1 real, 1 synthetic",)
+    write_scores(tmp_path / "scores.json", sheet)
+    assert read_scores(tmp_path / "scores.json") == sheet
+
+
+def test_colour_needs_no_weights_and_the_rest_says_why_it_is_missing(
+    tinted: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    config = ScoreConfig(
+        extractor="inception:2048", metrics=("frechet", "colour"), weights_file=tmp_path / "gone.pth"
+    )
+    sheet = score_image_files(*tinted, config, features_dir=tmp_path / "f")
+    assert sheet["colour-mean-red"].value == pytest.approx(25 / 255, abs=1e-6)
+    assert len(sheet.not_computed) == 1
+    assert sheet.not_computed[0].startswith(
+        f"frechet: {tmp_path / 'gone.pth'}: no such weight file; expected"
+    )
+    with pytest.raises(MissingWeightsError, match=r"gone\.pth: no such weight file"):
+        score_image_files(*tinted, replace(config, metrics=("frechet",)), features_dir=tmp_path / "f")
+
+
+def test_colour_of_features_is_refused_by_name(gaussian: Callable[..., torch.Tensor]) -> None:
+    features = FeatureSet(
+        gaussian(9, 4, seed=0), tuple("abcdefghi"), FeatureSpace("net", "00" * 32, "none", 4)
+    )
+    with pytest.raises(ValueError, match="no metric can be computed: colour: is measured on images"):
+        score_features(features, features, ScoreConfig(metrics=("colour",)))
+
+
+def test_inception_score_of_features_without_another_pass(image_folder: Write, tmp_path: Path) -> None:
+    extractor = EfficientNetLite0Extractor()
+    real, synthetic = image_folder("real", 4, seed=0), image_folder("synthetic", 12, seed=1)
+    config = ScoreConfig(metrics=("inception-score",), num_splits=3, seed=5)
+    sheet = score_image_files(real, synthetic, config, features_dir=tmp_path / "f")
+    features = extract_features(synthetic, extractor, features_dir=tmp_path / "g").feature_set.features
+    expected = inception_score(extractor.logits(features), num_splits=3, seed=5)
+    names = ("inception-score", "inception-score-std", "inception-score-median", "inception-score-whole")
+    assert [score.name for score in sheet.scores] == list(names)
+    values = (expected.mean, expected.std, expected.median, expected.whole.value)
+    assert [sheet[name].value for name in names] == pytest.approx(values, rel=1e-5)
+    assert "mean over 3 splits of 4 synthetic images, 1000 classes" in sheet["inception-score"].estimator
+    assert any("not comparable with them" in warning for warning in sheet["inception-score"].warnings)
+
+
+def test_inception_score_of_class_scores_and_of_neither() -> None:
+    logits = 3 * torch.randn(30, 7, generator=torch.Generator().manual_seed(0))
+    config = ScoreConfig(metrics=("inception-score",), num_splits=2)
+
+    def scored(extractor_id: str) -> tuple[Score, ...]:
+        space = FeatureSpace(extractor_id, "00" * 32, "none", 7, extractor_revision="c" * 40)
+        features = FeatureSet(logits, tuple(map(str, range(30))), space)
+        return score_features(features, features, config)
+
+    published = scored("inception:logits_unbiased")[0]
+    assert published.value == pytest.approx(inception_score(logits, num_splits=2, seed=0).mean)
+    assert published.warnings == ()
+    assert published.extractor.revision == "c" * 40
+    assert "not comparable with them" in scored("hf:vit#logits")[0].warnings[0]
+    with pytest.raises(ValueError, match="needs class scores, which hf:vit#cls does not give; take"):
+        scored("hf:vit#cls")
+
+
+def test_cautions_of_a_network_stand_beside_every_score(gaussian: Callable[..., torch.Tensor]) -> None:
+    space = FeatureSpace("inception:64", "00" * 32, "none", 4, cautions=("unverified weights",))
+    features = FeatureSet(gaussian(30, 4, seed=0), tuple(map(str, range(30))), space)
+    for score in score_features(features, features, CONFIG):
+        assert "unverified weights" in score.warnings
+
+
+def test_scans_of_twelve_bits_compare_with_eight_bit_images(tmp_path: Path) -> None:
+    sets: dict[str, list[Path]] = {"real": [], "synthetic": []}
+    generator = np.random.default_rng(0)
+    for index in range(8):
+        grey = generator.integers(0, 256, (20, 20))
+        for name, pixels in (("real", (grey * 16).astype(np.uint16)), ("synthetic", grey.astype(np.uint8))):
+            file = tmp_path / name / f"{index}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(file)
+            sets[name].append(file)
+    config = replace(CONFIG, metrics=("kid", "colour"), sixteen_bit_range=(0, 4080))
+    sheet = score_image_files(sets["real"], sets["synthetic"], config, features_dir=tmp_path / "f")
+    assert sheet["saturation-distance"].value == 0.0
+    assert sheet["colour-mean-red"].value == pytest.approx(0.0, abs=1e-7)
+    assert sheet["kid"].preprocessing.startswith("16-bit 0..4080, bicubic-antialias 64x64")
+    assert "8 real image(s) have 16 bits: 0..4080 became 0..255" in sheet["kid"].warnings

@@ -30,6 +30,12 @@ def test_feature_file_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["real.safetensors"]
 
 
+def test_whence_a_network_came_and_what_to_beware_of_survive_the_file(tmp_path: Path) -> None:
+    space = replace(SPACE, extractor_revision="c" * 40, cautions=("not the published weights",))
+    write_features(tmp_path / "real.safetensors", replace(feature_set(), space=space))
+    assert read_features(tmp_path / "real.safetensors").space == space
+
+
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.999])
 def test_one_flipped_bit_is_found(tmp_path: Path, place: float) -> None:
     file = tmp_path / "real.safetensors"

@@ -9,6 +9,7 @@ import torch
 from medgen_metrics.image_decoding import (
     ImageFileError,
     decode_image,
+    find_sixteen_bit_range,
     inspect_image,
     read_image_bytes,
 )
@@ -95,6 +96,24 @@ def sixteen_bit_colour_png(samples: np.ndarray) -> bytes:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_range_of_a_set_is_that_of_all_its_grey_16_bit_images(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    for file, (low, high) in zip(files, ((300, 900), (120, 500)), strict=False):
+        Image.fromarray(np.array([[low, high]], dtype=np.uint16)).save(file)
+    Image.fromarray(random_rgb()).save(files[2])
+    assert find_sixteen_bit_range(files) == (120, 900)
+    assert find_sixteen_bit_range(files[2:]) == (0, 65535)
+    Image.fromarray(np.full((2, 2), 7, dtype=np.uint16)).save(files[2])
+    assert find_sixteen_bit_range(files[2:]) == (7, 8)
+
+
+def test_negative_grey_values_are_named_when_the_range_is_looked_for(tmp_path: Path) -> None:
+    file = tmp_path / "scan.tif"
+    Image.fromarray(np.array([[-1024, 30]], dtype=np.int32)).save(file)
+    with pytest.raises(ImageFileError, match=r"scan\.tif: has grey values down to -1024; shift them"):
+        find_sixteen_bit_range([file])
 
 
 def test_16_bit_colour_is_seen_as_such_and_read_over_its_full_range() -> None:

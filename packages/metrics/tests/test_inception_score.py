@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from medgen_metrics.inception_score import inception_score
+from medgen_metrics.inception_score import InceptionScore, inception_score, split_estimates
 from torch import Tensor
 
 
@@ -139,3 +139,27 @@ def test_input_is_left_alone() -> None:
 def test_what_cannot_be_scored_is_refused(logits: Tensor, options: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         inception_score(logits, seed=0, **options)
+
+
+def test_intervals_of_mean_and_median_cover_the_score_of_a_split() -> None:
+    # Many splits of one kind of image give the truth; the spread over repeats is that of fresh images.
+    truth = inception_score(random_logits(40_000, 5), num_splits=1000, seed=None)
+    hits = {"mean": 0, "median": 0, "std": 0}
+    for seed in range(200):
+        score = inception_score(random_logits(400, 5, seed=seed + 1), seed=None)
+        for name, estimate in split_estimates(score).items():
+            hits[name] += estimate.interval[0] <= getattr(truth, name) <= estimate.interval[1]
+    assert all(176 <= count <= 198 for count in hits.values()), hits
+
+
+def test_estimates_are_the_figures_of_the_score() -> None:
+    score = inception_score(random_logits(60, 4), num_splits=3, seed=0)
+    estimates = split_estimates(score)
+    assert {name: each.value for name, each in estimates.items()} == {
+        "mean": score.mean,
+        "std": score.std,
+        "median": score.median,
+    }
+    whole: InceptionScore = inception_score(random_logits(60, 4), num_splits=1, seed=0)
+    with pytest.raises(ValueError, match="expected at least 2 splits, got 1"):
+        split_estimates(whole)

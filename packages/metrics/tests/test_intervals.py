@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from medgen_metrics.intervals import (
     _student_975,
+    deviation_estimate,
     mean_estimate,
     normal_estimate,
     proportion_estimate,
     random_halves,
+    student_estimate,
     wilson_interval,
 )
 
@@ -95,3 +97,28 @@ def test_one_group_says_nothing_and_none_is_refused() -> None:
 )
 def test_quantile_of_student_is_that_of_the_tables(freedom: int, expected: float) -> None:
     assert _student_975(freedom) == pytest.approx(expected, rel=3e-3)
+
+
+def test_student_interval_covers_the_mean_of_few_draws() -> None:
+    draws = np.random.default_rng(0).normal(3.0, 2.0, (4000, 5))
+    covered = 0
+    for row in draws:
+        low, high = student_estimate(row.mean(), row.std(ddof=1) / math.sqrt(5), 4).interval
+        covered += low <= 3.0 <= high
+    assert covered / len(draws) == pytest.approx(0.95, abs=0.012)
+    assert student_estimate(1.2, 1.0, 4, lowest=1.0).interval[0] == 1.0
+
+
+@pytest.mark.parametrize(("freedom", "low", "high"), [(4, 0.59914, 2.87358), (9, 0.68783, 1.82561)])
+def test_interval_of_a_deviation_is_that_of_chi_square(freedom: int, low: float, high: float) -> None:
+    # sqrt(freedom / chi2) with the exact quantiles: 11.143287 and 0.484419 for 4, 19.022768 and 2.700389 for 9.
+    estimate = deviation_estimate(2.0, freedom)
+    assert estimate.interval == pytest.approx((2 * low, 2 * high), rel=0.04)
+    assert estimate.standard_error == pytest.approx(2 / math.sqrt(2 * freedom))
+
+
+def test_deviation_of_nothing_or_one_draw() -> None:
+    assert deviation_estimate(0.0, 3).interval == (0.0, 0.0)
+    for estimate in (lambda: deviation_estimate(1.0, 0), lambda: student_estimate(1.0, 1.0, 0)):
+        with pytest.raises(ValueError, match="freedom must be at least 1, got 0"):
+            estimate()

@@ -35,7 +35,13 @@ def test_fields_are_those_of_the_format() -> None:
         *("name", "value", "standard_error", "interval", "num_real", "num_synthetic", "extractor"),
         *("preprocessing", "estimator", "seed", "warnings"),
     }
-    assert row["extractor"] == {"id": "random:0", "sha256": "ab" * 32}
+    assert row["extractor"] == {"id": "random:0", "revision": None, "sha256": "ab" * 32}
+
+
+def test_sheets_from_before_revisions_were_kept_can_be_read() -> None:
+    content = sheet().to_json()
+    del content["scores"][0]["extractor"]["revision"]
+    assert ScoreSheet.from_json(content) == sheet()
 
 
 def test_scores_are_found_by_name() -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from medgen_cli.plan import DatasetTexts
 
 DataKind = Literal["phantoms", "image-folder", "class-folders", "csv", "ham10000", "medvqa-gi"]
-Metric = Literal["frechet", "kid", "prdc", "frechet-limit", "kid-subsets"]
+Metric = Literal["frechet", "kid", "prdc", "frechet-limit", "kid-subsets", "inception-score", "colour"]
 Policy = Literal["center-crop", "pad", "squash"]
 
 

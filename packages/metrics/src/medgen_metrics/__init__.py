@@ -19,13 +19,7 @@ if TYPE_CHECKING:
         compare_colours,
         paired_colour_loss,
     )
-    from medgen_metrics.evaluate import (
-        DEFAULT_METRICS,
-        METRICS,
-        ScoreConfig,
-        score_features,
-        score_image_files,
-    )
+    from medgen_metrics.evaluate import score_features, score_image_files
     from medgen_metrics.extract import ExtractedSet, extract_batches, extract_features, extract_many
     from medgen_metrics.feature_files import (
         FeatureCache,
@@ -104,6 +98,7 @@ if TYPE_CHECKING:
         read_scores,
         write_scores,
     )
+    from medgen_metrics.score_config import DEFAULT_METRICS, METRICS, ScoreConfig
     from medgen_metrics.statistics_files import (
         StatisticsSet,
         fit_statistics_set,
@@ -222,13 +217,8 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "compare_colours",
         "paired_colour_loss",
     ),
-    "evaluate": (
-        "DEFAULT_METRICS",
-        "METRICS",
-        "ScoreConfig",
-        "score_features",
-        "score_image_files",
-    ),
+    "evaluate": ("score_features", "score_image_files"),
+    "score_config": ("DEFAULT_METRICS", "METRICS", "ScoreConfig"),
     "extract": (
         "ExtractedSet",
         "extract_batches",

@@ -30,7 +30,7 @@ from medgen_metrics.intervals import Estimate, normal_estimate, random_halves
 
 Floats = NDArray[np.float64]
 CHANNELS = ("red", "green", "blue")
-_NUM_BINS = 256
+NUM_BINS = 256
 _NUM_HALVES = 200
 
 
@@ -167,7 +167,7 @@ def compare_colours(real: ColourStatistics, synthetic: ColourStatistics, *, seed
     for name, statistics in (("real", real), ("synthetic", synthetic)):
         if len(statistics) < 2:
             raise ValueError(f"expected at least 2 {name} images for an interval, got {len(statistics)}")
-    levels = np.arange(_NUM_BINS) / (_NUM_BINS - 1)
+    levels = np.arange(NUM_BINS) / (NUM_BINS - 1)
     return ColourComparison(
         mean_error=_by_channel(real.means, synthetic.means),
         deviation_error=_by_channel(real.deviations, synthetic.deviations),
@@ -260,7 +260,7 @@ def _one_image(image: Tensor) -> tuple[Floats, Floats, Floats]:
     spread = brightest - pixels.amin(dim=0).long()
     # Integer rounding of 255 (max - min) / max, half up; black has no hue and counts as unsaturated.
     bins = (2 * 255 * spread + brightest) // (2 * brightest).clamp(min=1)
-    histogram = torch.bincount(bins, minlength=_NUM_BINS).double() / pixels.shape[1]
+    histogram = torch.bincount(bins, minlength=NUM_BINS).double() / pixels.shape[1]
     return mean.numpy(), deviation.numpy(), histogram.numpy()
 
 
@@ -289,7 +289,7 @@ def _saturation_distance(real: ColourStatistics, synthetic: ColourStatistics, se
 def _wasserstein(first: Floats, second: Floats) -> Floats:
     """Return the distances of histograms on the grid 0, 1/255, ..., 1, [R, 256] twice, as [R]."""
     gaps = np.abs(np.cumsum(first - second, axis=1))[:, :-1]
-    return np.asarray(gaps.sum(axis=1) / (_NUM_BINS - 1))
+    return np.asarray(gaps.sum(axis=1) / (NUM_BINS - 1))
 
 
 def _estimate_json(estimate: Estimate) -> dict[str, Any]:

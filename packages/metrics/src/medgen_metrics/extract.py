@@ -7,10 +7,11 @@ Shapes: N images, B images of a batch, S the size a network takes, D feature wid
 """
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from medgen_metrics.image_tensors import as_uint8_images
 from medgen_metrics.preprocessing import Preprocessing
 
 _DECODING_THREADS = 4
+_RANGE = re.compile(r"^16-bit \d+\.\.\d+, ")
 OnProgress = Callable[[int, int], None]
 
 
@@ -213,6 +215,21 @@ class _Progress:
         if self._on_progress is not None and (num_done or not self._started):
             self._on_progress(self._done, self.total)
         self._started = True
+
+
+def share_decoding(first: FeatureSet, second: FeatureSet) -> tuple[FeatureSet, FeatureSet]:
+    """Give a set without 16-bit images the name of the range by which the other's were read.
+
+    Real scans of 12 bits and synthetic images of 8 are the usual pair. The range changes nothing in 8-bit images,
+    so these features are the ones they would have under that name too.
+    """
+    names = first.space.preprocessing, second.space.preprocessing
+    longer = max(names, key=len)
+    if _RANGE.sub("", longer, count=1) == min(names, key=len):
+        first, second = (
+            replace(one, space=replace(one.space, preprocessing=longer)) for one in (first, second)
+        )
+    return first, second
 
 
 def _decoding_name(sixteen_bit_range: tuple[int, int]) -> str:

@@ -42,6 +42,8 @@ class FeatureSpace:
     preprocessing: str
     dim: int
     comparable: bool = True  # False for random weights: comparable within one run only
+    extractor_revision: str | None = None  # commit of the hub repository; says whence, not what
+    cautions: tuple[str, ...] = ()  # what a reader of any score in this space should know
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,15 @@ class FeatureSet:
 def feature_space(extractor: FeatureExtractor, *, decoding: str = "") -> FeatureSpace:
     """Describe the space of an extractor; `decoding` names what precedes its own preprocessing, if anything."""
     preprocessing = ", ".join(part for part in (decoding, extractor.preprocessing.name) if part)
-    return FeatureSpace(extractor.id, extractor.sha256, preprocessing, extractor.dim, extractor.comparable)
+    return FeatureSpace(
+        extractor.id,
+        extractor.sha256,
+        preprocessing,
+        extractor.dim,
+        extractor.comparable,
+        extractor.revision,
+        extractor.cautions,
+    )
 
 
 def require_same_space(real: FeatureSpace, synthetic: FeatureSpace) -> None:
@@ -83,7 +93,11 @@ def require_same_space(real: FeatureSpace, synthetic: FeatureSpace) -> None:
 
 def write_features(feature_file: Path, feature_set: FeatureSet) -> None:
     """Write `features` [N, D] float32 with record ids and provenance in the header; atomic."""
-    header = {"record_ids": json.dumps(feature_set.record_ids), **_space_header(feature_set.space)}
+    space = feature_set.space
+    header = {"record_ids": json.dumps(feature_set.record_ids), **_space_header(space)}
+    # Not in the shards of a cache, where one feature may serve several revisions.
+    header["cautions"] = json.dumps(space.cautions)
+    header |= {} if space.extractor_revision is None else {"extractor_revision": space.extractor_revision}
     _write(feature_file, feature_set.features, header)
 
 
@@ -102,6 +116,8 @@ def read_features(feature_file: Path) -> FeatureSet:
             preprocessing=header["preprocessing"],
             dim=features.shape[1],
             comparable=header["comparable"] == "true",
+            extractor_revision=header.get("extractor_revision"),
+            cautions=tuple(json.loads(header.get("cautions", "[]"))),
         )
     except KeyError as error:
         raise FeatureFileError(

@@ -10,6 +10,7 @@ Shapes: H x W the size of an image.
 import io
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +124,37 @@ def decode_image(
         else:
             pixels = _from_8_bit(upright, image_file)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def find_sixteen_bit_range(image_files: Iterable[Path]) -> tuple[int, int]:
+    """Find the least and the largest grey value of all 16-bit grey images in these files.
+
+    One range for every set of a comparison: a range of its own for each image would hide how bright it is.
+
+    Returns:
+        (least, largest), at least one apart; the full range if no file is a 16-bit grey image.
+
+    Raises:
+        ImageFileError: If a file cannot be decoded.
+    """
+    lowest, highest = [], []
+    for image_file in image_files:
+        with _open(read_image_bytes(image_file), image_file) as image:
+            if image.mode != "I" and not image.mode.startswith("I;16"):
+                continue
+            try:
+                grey = np.asarray(image)
+            except _DAMAGE as error:
+                raise ImageFileError(
+                    image_file, f"is damaged ({error}); copy or generate it again"
+                ) from error
+            lowest.append(int(grey.min()))
+            highest.append(int(grey.max()))
+        if lowest[-1] < 0:
+            raise ImageFileError(
+                image_file, f"has grey values down to {lowest[-1]}; shift them to 0 and above"
+            )
+    return (min(lowest), max(*highest, min(lowest) + 1)) if lowest else FULL_16_BIT
 
 
 def _open(content: bytes, image_file: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen_metrics.intervals import Estimate, normal_estimate
+from medgen_metrics.intervals import Estimate, deviation_estimate, normal_estimate, student_estimate
 
 Variant = Literal["salimans2016", "imageclef2024"]
 Array = NDArray[np.float64]
@@ -92,6 +92,27 @@ def inception_score(
         variant=variant,
         seed=seed,
     )
+
+
+def split_estimates(score: InceptionScore) -> dict[str, Estimate]:
+    """Return mean, std and median over splits with intervals, as if scores of splits were normal.
+
+    Splits share no image, so their scores are independent draws. What the intervals cover is the expected score
+    of *one split of this size*, which is below that of the whole set.
+
+    Raises:
+        ValueError: If there is one split only.
+    """
+    num_splits = len(score.per_split)
+    if num_splits < 2:
+        raise ValueError("expected at least 2 splits, got 1; the score of the whole set has its own interval")
+    error = score.std / math.sqrt(num_splits)
+    return {
+        "mean": student_estimate(score.mean, error, num_splits - 1, lowest=1.0),
+        "std": deviation_estimate(score.std, num_splits - 1),
+        # The median of normal draws is sqrt(pi / 2) as uncertain as their mean.
+        "median": student_estimate(score.median, error * math.sqrt(math.pi / 2), num_splits - 1, lowest=1.0),
+    }
 
 
 def _split(order: NDArray[np.int64], num_splits: int, *, drop_rest: bool) -> list[NDArray[np.int64]]:

@@ -36,6 +36,47 @@ def normal_estimate(
     return Estimate(value, standard_error, (low, high))
 
 
+def student_estimate(
+    value: float,
+    standard_error: float,
+    freedom: int,
+    *,
+    lowest: float = -math.inf,
+    highest: float = math.inf,
+) -> Estimate:
+    """Return value +- t standard errors for few degrees of freedom, cut at the ends of the score's range.
+
+    Raises:
+        ValueError: If `freedom` is not positive.
+    """
+    if freedom < 1:
+        raise ValueError(f"freedom must be at least 1, got {freedom}")
+    reach = _student_975(freedom) * standard_error
+    low, high = max(value - reach, lowest), min(value + reach, highest)
+    return Estimate(value, standard_error, (min(low, value), max(high, value)))
+
+
+def deviation_estimate(deviation: float, freedom: int) -> Estimate:
+    """Return the standard deviation of normal draws with its interval, which chi-square makes lopsided.
+
+    (freedom s^2 / chi2_0.975, freedom s^2 / chi2_0.025)      by the cube root of Wilson and Hilferty (1931)
+
+    Raises:
+        ValueError: If `freedom` is not positive.
+    """
+    if freedom < 1:
+        raise ValueError(f"freedom must be at least 1, got {freedom}")
+    spread = 2 / (9 * freedom)
+    low, high = (
+        # Below two degrees of freedom the expansion comes near zero: no upper end is known.
+        deviation / max(1 - spread + z * math.sqrt(spread), 1e-2) ** 1.5
+        for z in (Z_95, -Z_95)
+    )
+    return Estimate(
+        deviation, deviation / math.sqrt(2 * freedom), (min(low, deviation), max(high, deviation))
+    )
+
+
 def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
     """Return the 95% score interval of a proportion (Wilson 1927); never of zero width, also at 0 and 1.
 

@@ -20,6 +20,11 @@ class ExtractorRef:
 
     id: str
     sha256: str
+    revision: str | None = None  # commit of the hub repository; None: the weights came from elsewhere
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object of `extractor`."""
+        return {"id": self.id, "revision": self.revision, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Score:
             "interval": list(self.interval),
             "num_real": self.num_real,
             "num_synthetic": self.num_synthetic,
-            "extractor": {"id": self.extractor.id, "sha256": self.extractor.sha256},
+            "extractor": self.extractor.to_json(),
             "preprocessing": self.preprocessing,
             "estimator": self.estimator,
             "seed": self.seed,
@@ -153,14 +158,15 @@ def _score(row: Any, where: str) -> Score:
     for field, expected in _FIELD_TYPES.items():
         if not isinstance(row[field], expected) or isinstance(row[field], bool):
             raise ScoreFileError(f"{where}.{field}: {row[field]!r} has the wrong type")
-    _check_fields(row["extractor"], {"id", "sha256"}, f"{where}.extractor")
+    extractor = {"revision": None, **row["extractor"]}
+    _check_fields(extractor, {"id", "revision", "sha256"}, f"{where}.extractor")
     if len(row["interval"]) != 2:
         raise ScoreFileError(f"{where}.interval: expected two numbers, got {row['interval']!r}")
     low, high = row["interval"]
     fields = {
         **row,
         "interval": (float(low), float(high)),
-        "extractor": ExtractorRef(**row["extractor"]),
+        "extractor": ExtractorRef(**extractor),
         "warnings": tuple(row["warnings"]),
     }
     return Score(**fields)

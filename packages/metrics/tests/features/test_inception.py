@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from medgen_metrics.features.hub_files import commit_of_snapshot
 from medgen_metrics.features.inception import (
     PUBLISHED_SHA256,
     TAPS,
@@ -278,7 +279,9 @@ def test_unpublished_weights_load_with_a_warning(
     with caplog.at_level(logging.WARNING):
         extractor = InceptionExtractor("64", weights_file)
     assert not extractor.verified
-    assert f"is not the published file (sha256 {PUBLISHED_SHA256})" in caplog.text
+    assert extractor.cautions == (caplog.messages[0].removeprefix(f"{weights_file}: "),)
+    assert f"are not the published file (sha256 {PUBLISHED_SHA256})" in extractor.cautions[0]
+    assert extractor.revision is None
 
 
 def without(name: str) -> Callable[[State], State]:
@@ -369,6 +372,8 @@ def test_file_in_the_local_hub_cache_is_found_and_never_fetched(
     found = find_inception_weights("hf:someone/fid/inception.safetensors")
     assert found == repo / "snapshots" / commit / "inception.safetensors"
     assert find_inception_weights(Path(f"hf:someone/fid/inception.safetensors@{commit}")) == found
+    assert commit_of_snapshot(found) == commit
+    assert commit_of_snapshot(tmp_path / "snapshots" / "main" / "inception.safetensors") is None
     with pytest.raises(
         MissingWeightsError, match=r"hf:someone/fid/other\.pth: not in the local Hugging Face"
     ):

@@ -9,10 +9,11 @@ from medgen_metrics.console.output import Progress, audit_lines, print_note, pri
 
 def score(options: argparse.Namespace) -> int:
     """Score one folder of images against another."""
-    from medgen_metrics.evaluate import ScoreConfig, score_image_files
+    from medgen_metrics.evaluate import score_image_files
     from medgen_metrics.features.loading import check_extractor_name
     from medgen_metrics.image_sets import list_image_files
     from medgen_metrics.score import write_scores
+    from medgen_metrics.score_config import ScoreConfig
 
     wanted = {
         "metrics": None if options.metrics is None else _words(options.metrics),
@@ -46,6 +47,7 @@ def extract(options: argparse.Namespace) -> int:
     from medgen_metrics.feature_files import write_features
     from medgen_metrics.features.loading import check_extractor_name, load_extractor
     from medgen_metrics.image_sets import list_image_files
+    from medgen_metrics.score import ExtractorRef
 
     with UsageErrors():
         check_extractor_name(options.extractor)
@@ -63,7 +65,9 @@ def extract(options: argparse.Namespace) -> int:
     result = {
         "num_images": len(files),
         "fingerprint": extracted.fingerprint,
-        "extractor": {"id": space.extractor_id, "sha256": space.extractor_sha256},
+        "extractor": ExtractorRef(
+            space.extractor_id, space.extractor_sha256, space.extractor_revision
+        ).to_json(),
         "preprocessing": space.preprocessing,
         "dim": space.dim,
         "comparable": space.comparable,

@@ -138,6 +138,8 @@ class EfficientNetLite0Extractor:
     id = "efficientnet-lite0"
     dim = 1280
     comparable = True
+    revision = None
+    cautions: tuple[str, ...] = ()
     # The Lite models were trained on (value - 127) / 128, unlike the other EfficientNets.
     preprocessing = Preprocessing(size=224, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 

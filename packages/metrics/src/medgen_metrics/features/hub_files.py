@@ -1,11 +1,13 @@
 """Files and folders of Hugging Face repositories that are already on this machine; nothing is downloaded."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from medgen_metrics.features.protocol import MissingWeightsError
 
 _FILE = re.compile(r"hf:(?P<repo>[^/@#]+/[^/@#]+)/(?P<file>[^@#]+)(@(?P<revision>[^#]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def is_hub_file(name: str) -> bool:
@@ -32,6 +34,14 @@ def cached_hub_file(name: str) -> Path | None:
         ) from error
     found = try_to_load_from_cache(parts["repo"], parts["file"], revision=parts["revision"])
     return Path(found) if isinstance(found, str) else None
+
+
+def commit_of_snapshot(path: Path) -> str | None:
+    """Return the commit in a path of the local cache, .../snapshots/COMMIT/...; None elsewhere."""
+    for parent, name in pairwise(path.parts):
+        if parent == "snapshots" and _COMMIT.fullmatch(name):
+            return name
+    return None
 
 
 def cached_hub_folder(repo: str, revision: str | None) -> Path | None:

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from medgen_metrics.features.hub_files import cached_hub_file, is_hub_file
+from medgen_metrics.features.hub_files import cached_hub_file, commit_of_snapshot, is_hub_file
 from medgen_metrics.features.inception_network import NUM_CLASSES, FidInception
 from medgen_metrics.features.protocol import MissingWeightsError
 from medgen_metrics.features.weights import read_weights, weights_sha256
@@ -43,6 +43,12 @@ tensors as .safetensors. Ways to give it:
 Nothing is downloaded. Without it the Inception-based FID, KID and Inception Score cannot be computed; all
 scores still can in other feature spaces (efficientnet-lite0, hf:FOLDER, random:SEED for dry runs) and from
 features extracted before."""
+
+
+_UNVERIFIED = (
+    f"the Inception weights are not the published file (sha256 {PUBLISHED_SHA256}); the tensors fit, but scores "
+    "compare with published ones only if they are the same"
+)
 
 
 class InceptionExtractor:
@@ -83,14 +89,11 @@ class InceptionExtractor:
         found_file = find_inception_weights(weights_file)
         state = read_inception_weights(found_file)
         self.sha256 = weights_sha256(state)
+        self.revision = commit_of_snapshot(found_file)
         self.verified = file_sha256(found_file) == PUBLISHED_SHA256
+        self.cautions: tuple[str, ...] = () if self.verified else (_UNVERIFIED,)
         if not self.verified:
-            logger.warning(
-                "%s is not the published file (sha256 %s); its tensors fit, but scores compare with published "
-                "ones only if they are the same",
-                found_file,
-                PUBLISHED_SHA256,
-            )
+            logger.warning("%s: %s", found_file, _UNVERIFIED)
         self._network = _prepared(state, torch.device(device), getattr(torch, precision))
         self._device = torch.device(device)
         self._dtype: torch.dtype = getattr(torch, precision)

@@ -28,6 +28,11 @@ class FeatureExtractor(Protocol):
         ...
 
     @property
+    def revision(self) -> str | None:
+        """Commit of the hub repository that the weights came from; None if they came from elsewhere."""
+        ...
+
+    @property
     def dim(self) -> int:
         """Feature width D."""
         ...
@@ -40,6 +45,11 @@ class FeatureExtractor(Protocol):
     @property
     def comparable(self) -> bool:
         """Whether scores in this feature space mean anything outside one run; random weights do not."""
+        ...
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader of any score in this feature space should know; empty if all is as published."""
         ...
 
     def __call__(self, images: Tensor) -> Tensor:

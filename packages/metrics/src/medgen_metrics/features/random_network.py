@@ -13,6 +13,8 @@ class RandomExtractor:
 
     dim = 64
     comparable = False
+    revision = None
+    cautions: tuple[str, ...] = ()
     preprocessing = Preprocessing(size=64, mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
 
     def __init__(self, seed: int, *, device: str = "cpu") -> None:

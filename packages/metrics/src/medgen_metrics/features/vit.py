@@ -66,6 +66,7 @@ class HfVisionExtractor:
     """
 
     comparable = True
+    cautions: tuple[str, ...] = ()
 
     def __init__(self, name: str, *, device: str = "cpu") -> None:
         """Load the model.

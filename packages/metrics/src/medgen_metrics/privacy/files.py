@@ -116,7 +116,7 @@ def audit_image_files(
         for extractor, some_crops in zip(extractors, crops, strict=True):
             training = features(train, extractor)
             yield SpaceFeatures(
-                ExtractorRef(extractor.id, extractor.sha256),
+                ExtractorRef(extractor.id, extractor.sha256, extractor.revision),
                 training.space.preprocessing,
                 training.features,
                 views(holdout, extractor),
@@ -131,6 +131,7 @@ def audit_image_files(
         for extractor in extractors
         if not extractor.comparable
     ]
+    warnings += [f"{extractor.id}: {caution}" for extractor in extractors for caution in extractor.cautions]
     return audit_features(
         spaces(),
         num_spaces=len(extractors),

@@ -14,6 +14,8 @@ class PixelExtractor:
     """
 
     comparable = True
+    revision = None
+    cautions: tuple[str, ...] = ()
 
     def __init__(self, size: int = 8) -> None:
         """Choose the resolution.

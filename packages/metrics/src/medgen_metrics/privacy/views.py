@@ -90,6 +90,7 @@ class ViewedExtractor:
         own = extractor.preprocessing
         self.id, self.sha256, self.dim = extractor.id, extractor.sha256, extractor.dim
         self.comparable = extractor.comparable
+        self.revision, self.cautions = extractor.revision, extractor.cautions
         self.preprocessing: Preprocessing = ViewedPreprocessing(
             own.size, own.mean, own.std, own.resize, own.shortest_edge, view=view, then=own
         )
