@@ -75,7 +75,6 @@ class TextToImageModel(Protocol):
 
     Attributes:
         family: Name of the family, a key of `FAMILIES`.
-        diffusion: Noise levels and what the denoiser predicts.
         image_size: Side of the square images in pixels.
         latent_shape: [C, H, W] of the latents of one image.
         self_conditioning: Whether `denoise` takes an earlier estimate of the clean latents.
@@ -83,17 +82,20 @@ class TextToImageModel(Protocol):
             pass does what two do elsewhere.
         decodes_to_pixels: False for a prior, whose latents are embeddings of images.
         learns_variance: Whether `denoise_with_variance` exists (class-conditional DiT).
-        max_tokens: Longest prompt in tokens; None where prompts are class names.
     """
 
     family: str
-    diffusion: NoiseProcess
     image_size: int
     latent_shape: tuple[int, int, int]
     self_conditioning: bool
     embeds_guidance: bool
     decodes_to_pixels: bool
     learns_variance: bool
+
+    @property
+    def diffusion(self) -> NoiseProcess:
+        """Noise levels and what the denoiser predicts."""
+        ...
 
     @property
     def denoiser(self) -> Any:
