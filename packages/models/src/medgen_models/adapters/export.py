@@ -89,10 +89,13 @@ def _unscaled_state(module: nn.Module, adapter: PartAdapter) -> dict[str, Tensor
 
 
 def _in_file(name: str, part: str) -> str:
+    if not part.startswith("text_encoder"):
+        return name
     # CLIP text models have lost and kept their inner `text_model` over the years: files have it, loaders drop it.
-    if part.startswith("text_encoder") and not name.startswith("text_model."):
-        return f"text_model.{name}"
-    return name
+    if not name.startswith("text_model."):
+        name = f"text_model.{name}"
+    # Text encoders are loaded by transformers, which looks for magnitudes under their full name only.
+    return f"{name}.weight" if name.endswith(".lora_magnitude_vector") else name
 
 
 def _lora_config(adapter: PartAdapter) -> dict[str, object]:
