@@ -82,9 +82,9 @@ class PromptEncoder:
         return tokens.input_ids, tokens.attention_mask.bool()
 
     def encode(self, prompts: Sequence[str], batch_size: int = 32) -> Conditioning:
-        """Return the hidden states of prompts, [B, L, T] float32, their masks, and the pooled state if any.
+        """Return the hidden states of prompts, [B, L, T], their masks, and the pooled state if any.
 
-        Gradients flow into whatever weights of the text model ask for them.
+        They are float32, or float64 of a double model. Gradients flow into whatever weights of the text model ask for them.
         """
         device = next(self.text_model.parameters()).device
         parts = []
@@ -116,10 +116,14 @@ class PromptEncoder:
         if pooled is None and "CLIP" in type(self.text_model).__name__:
             pooled = output.pooler_output
         return Conditioning(
-            prompt_embeds=states.float(),
+            prompt_embeds=_at_least_float32(states),
             prompt_mask=mask,
-            pooled_prompt_embeds=None if pooled is None else pooled.float(),
+            pooled_prompt_embeds=None if pooled is None else _at_least_float32(pooled),
         )
+
+
+def _at_least_float32(states: Tensor) -> Tensor:
+    return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
 def load_prompt_encoder(name_or_dir: str, *, max_tokens: int) -> PromptEncoder:
