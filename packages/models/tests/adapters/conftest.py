@@ -16,6 +16,7 @@ from diffusers import (
 )
 from medgen_models.adapters.targets import AdapterFamily
 from medgen_models.adapters.wiring import adapter_parameters
+from medgen_models.class_dit.tiny import tiny_dit
 from medgen_models.tiny import TINY_MSDM
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
@@ -158,6 +159,14 @@ def flux() -> tuple[nn.Module, dict[str, Any]]:
     }
 
 
+def dit() -> tuple[nn.Module, dict[str, Any]]:
+    return tiny_dit().denoiser, {
+        "noisy_latents": normal(2, 4, 8, 8, seed=1),
+        "timesteps": torch.tensor([3, 700]),
+        "class_ids": torch.tensor([0, 2]),
+    }
+
+
 def msdm() -> tuple[nn.Module, dict[str, Any]]:
     return TINY_MSDM.build_unet(text_dim=8), {
         "noisy_latents": normal(2, 4, 4, 4, seed=1),
@@ -176,6 +185,7 @@ BUILDERS: dict[AdapterFamily, Callable[[], tuple[nn.Module, dict[str, Any]]]] = 
     "kandinsky22-decoder": kandinsky22_decoder,
     "kandinsky3": kandinsky3,
     "flux": flux,
+    "dit": dit,
     "msdm": msdm,
 }
 
@@ -203,9 +213,8 @@ def build(family: AdapterFamily) -> Miniature:
 
     def call(network: nn.Module) -> Tensor:
         output = network(**_cast(inputs, next(network.parameters()).dtype))
-        if isinstance(output, Tensor):
-            return output
-        return output[0]
+        sample: Tensor = output if isinstance(output, Tensor) else output[0]
+        return sample
 
     return Miniature(module.eval(), family, call)
 
@@ -217,7 +226,8 @@ def build_clip(*, with_projection: bool) -> nn.Module:
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return (CLIPTextModelWithProjection if with_projection else CLIPTextModel)(config).eval()
+        module: nn.Module = (CLIPTextModelWithProjection if with_projection else CLIPTextModel)(config)
+    return module.eval()
 
 
 def build_t5(*, gated: bool) -> nn.Module:
@@ -227,7 +237,8 @@ def build_t5(*, gated: bool) -> nn.Module:
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return T5EncoderModel(config).eval()
+        module: nn.Module = T5EncoderModel(config)
+    return module.eval()
 
 
 @pytest.fixture(params=list(BUILDERS))

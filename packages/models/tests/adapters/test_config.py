@@ -61,6 +61,7 @@ def test_every_preset_of_every_family_resolves() -> None:
         ({"rslora": True}, r"rslora divides alpha .* give adapter.alpha a number, such as 8"),
         ({"dora": "text-encoder"}, r"adapter.dora is 'text-encoder', but adapter.text_encoder is off"),
         ({"text_encoder_rank": 4}, r"text_encoder_rank is set, but adapter.text_encoder is off"),
+        ({"text_encoder_blocks": 4}, r"text_encoder_blocks is set, but adapter.text_encoder is off"),
         ({"rank": 0}, r"rank\n.*greater than or equal to 1"),
         ({"alpha": 0}, r"greater than 0"),
         ({"alpha": "twice"}, r"alpha"),

@@ -31,6 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "rslora": {"rslora": True, "alpha": 3},
     "dora": {"dora": "both", "alpha": 3},
     "text-rank": {"text_encoder_rank": 3, "init": "gaussian"},
+    "text-blocks": {"text_encoder_blocks": 1},
 }
 
 
@@ -118,7 +119,7 @@ def test_reader_that_overlooks_the_metadata_computes_the_same(
     kind: str,
 ) -> None:
     parts = {"denoiser": new_parts("sd")["denoiser"]}
-    section = {key: value for key, value in KINDS[kind].items() if key != "text_encoder_rank"}
+    section = {key: value for key, value in KINDS[kind].items() if not key.startswith("text_encoder")}
     config = AdapterConfig(rank=2, **(section | ({"dora": "denoiser"} if kind == "dora" else {})))
     add_adapters(parts, config, family="sd", seed=0)
     shake(parts["denoiser"])

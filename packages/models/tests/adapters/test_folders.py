@@ -67,6 +67,27 @@ def test_round_trip_is_equal_to_the_last_bit_and_any_peft_user_can_load(
     )
 
 
+@pytest.mark.parametrize("dora", ["none", "denoiser"])
+@pytest.mark.parametrize(
+    ("family", "targets"), [("pixart", "authors"), ("flux", "authors"), ("msdm", "feed-forward")]
+)
+def test_convolutions_and_feed_forwards_make_the_round_trip(
+    new_miniature: Callable[..., Any],
+    shake: Callable[[nn.Module], None],
+    tmp_path: Path,
+    family: Any,
+    targets: str,
+    dora: str,
+) -> None:
+    miniature, fresh = new_miniature(family), new_miniature(family).module
+    adapt(miniature.module, family, targets=targets, dora=dora)
+    shake(miniature.module)
+    facts = AdapterFacts(family=family, base_model="tiny")
+    save_adapter(tmp_path / "adapter", {"denoiser": miniature.module}, facts)
+    load_adapter(tmp_path / "adapter", {"denoiser": fresh}, family=family)
+    assert torch.equal(miniature.call(fresh), miniature.call(miniature.module))
+
+
 def test_text_encoders_make_the_round_trip(
     new_miniature: Callable[..., Any],
     new_t5: Callable[..., nn.Module],
@@ -75,7 +96,9 @@ def test_text_encoders_make_the_round_trip(
 ) -> None:
     ids = torch.tensor([[5, 6, 7, 1]])
     parts = {"denoiser": new_miniature("pixart").module, "text_encoder": new_t5(gated=True)}
-    config = AdapterConfig(rank=2, targets="authors", text_encoder=True, text_encoder_rank=3)
+    config = AdapterConfig(
+        rank=2, targets="authors", text_encoder=True, text_encoder_rank=3, text_encoder_blocks=1
+    )
     add_adapters(parts, config, family="pixart", seed=0)
     for module in parts.values():
         shake(module)
@@ -88,6 +111,7 @@ def test_text_encoders_make_the_round_trip(
         "denoiser": 2,
         "text_encoder": 3,
     }
+    assert record.parts["text_encoder"].last_blocks == 1
     assert torch.equal(fresh["text_encoder"](ids)[0], states)
     wrapped = PeftModel.from_pretrained(new_t5(gated=True), tmp_path / "a" / "text_encoder")
     torch.testing.assert_close(wrapped.base_model.model(ids)[0], states)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from medgen_models.adapters.errors import AdapterError
-from medgen_models.adapters.targets import PRESETS, find_targets, matches, preset
+from medgen_models.adapters.targets import PRESETS, find_targets, last_blocks, matches, preset
 from torch import nn
 
 
@@ -66,6 +66,24 @@ def test_clip_preset_adapts_four_layers_a_block(
         new_clip(with_projection=with_projection), preset("sdxl", "text_encoder", "attention").suffixes
     )
     assert len(layers) == 2 * 4
+
+
+def test_last_blocks_of_text_encoders_are_counted_from_the_end(
+    new_t5: Callable[..., nn.Module], new_clip: Callable[..., nn.Module]
+) -> None:
+    encoders = (new_t5(gated=True), new_clip(with_projection=False), new_clip(with_projection=True))
+    for text_encoder in encoders:
+        assert last_blocks(text_encoder, 1) == [1]
+        assert last_blocks(text_encoder, 2) == [0, 1]
+        with pytest.raises(
+            AdapterError, match=r"last 3 blocks of .* it has 2; set adapter.text_encoder_blocks"
+        ):
+            last_blocks(text_encoder, 3)
+    layers, _ = find_targets(encoders[0], ("q", "wo"), blocks=[1])
+    assert list(layers) == [
+        "encoder.block.1.layer.0.SelfAttention.q",
+        "encoder.block.1.layer.1.DenseReluDense.wo",
+    ]
 
 
 def test_target_that_matches_nothing_names_the_nearest(new_miniature: Callable[..., Any]) -> None:

@@ -39,7 +39,8 @@ class TwoLayers(nn.Module):
         self.second = nn.Conv2d(1, 3, 1)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.second(self.first(rows)[:, None, :, None])
+        output: torch.Tensor = self.second(self.first(rows)[:, None, :, None])
+        return output
 
 
 @every_kind
@@ -122,6 +123,31 @@ def test_bfloat16_base_keeps_its_dtype_and_its_output_under_a_float32_adapter(
     assert {parameter.dtype for parameter in adapter_parameters(module)} == {torch.float32}
     assert {p.dtype for p in module.parameters() if not p.requires_grad} == {torch.bfloat16}
     assert torch.equal(miniature.call(module), output)
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("family", "targets"),
+    [("pixart", "authors"), ("pixart", "paper"), ("flux", "authors"), ("msdm", "feed-forward")],
+)
+def test_presets_with_convolutions_and_feed_forwards_train_and_merge(
+    new_miniature: Callable[..., Any],
+    shake: Callable[[nn.Module], None],
+    family: Any,
+    targets: str,
+    kind: str,
+) -> None:
+    miniature = new_miniature(family)
+    module = miniature.module.double()
+    config = AdapterConfig(rank=2, targets=targets, **KINDS[kind])
+    add_adapter(module, part_adapters(config, family)["denoiser"], seed=1)
+    miniature.call(module).square().mean().backward()
+    gradients = {n: p.grad for n, p in module.named_parameters() if ".lora_B." in n}
+    assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
+    shake(module)
+    adapted = miniature.call(module)
+    merge_adapter(module)
+    torch.testing.assert_close(miniature.call(module), adapted, rtol=1e-10, atol=1e-12)
 
 
 def test_lora_is_the_formula_of_the_paper(shake: Callable[[nn.Module], None]) -> None:
@@ -219,6 +245,21 @@ def test_unmatched_targets_that_are_known_are_reported_and_not_kept(new_t5: Call
     adapter = part_adapters(AdapterConfig(targets="authors", text_encoder=True), "pixart")["text_encoder"]
     assert add_adapter(module, adapter, seed=0).unmatched == ("wi",)
     assert adapter_of(module).targets == ("k", "o", "q", "v", "wo")
+
+
+def test_states_below_the_last_blocks_do_not_depend_on_the_adapter(
+    new_t5: Callable[..., nn.Module], shake: Callable[[nn.Module], None]
+) -> None:
+    module, ids = new_t5(gated=True).requires_grad_(False), torch.tensor([[5, 6, 7, 1]])
+    before = module(ids, output_hidden_states=True).hidden_states
+    config = AdapterConfig(rank=2, targets="authors", text_encoder=True, text_encoder_blocks=1)
+    size = add_adapter(module, part_adapters(config, "pixart")["text_encoder"], seed=0)
+    shake(module)
+    after = module(ids, output_hidden_states=True).hidden_states
+    assert size.num_modules == 5
+    assert all(".block.1." in name for name in adapted_layers(module))
+    assert torch.equal(after[1], before[1])  # what the first of the two blocks gives
+    assert not torch.allclose(after[2], before[2])
 
 
 def test_description_of_an_adapter_is_what_was_asked_for() -> None:

@@ -35,6 +35,8 @@ class AdapterConfig(BaseModel):
         text_encoder: Adapt the text encoders too. True takes the preset of `targets` where they have it and
             `attention` otherwise; a name or ends of module names choose for themselves.
         text_encoder_rank: Rank there, if it differs.
+        text_encoder_blocks: Adapt only the last so many blocks of each, whose input can then be cached; all if
+            left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,7 @@ class AdapterConfig(BaseModel):
     rslora: bool = False
     text_encoder: bool | Targets = False
     text_encoder_rank: Rank | None = None
+    text_encoder_blocks: Rank | None = None
 
     @model_validator(mode="after")
     def _options_act(self) -> Self:
@@ -58,8 +61,9 @@ class AdapterConfig(BaseModel):
             )
         if self.text_encoder is False and self.dora in {"text-encoder", "both"}:
             raise ValueError(f"adapter.dora is {self.dora!r}, but adapter.text_encoder is off; turn it on")
-        if self.text_encoder is False and self.text_encoder_rank is not None:
-            raise ValueError("adapter.text_encoder_rank is set, but adapter.text_encoder is off; turn it on")
+        for field in ("text_encoder_rank", "text_encoder_blocks"):
+            if self.text_encoder is False and getattr(self, field) is not None:
+                raise ValueError(f"adapter.{field} is set, but adapter.text_encoder is off; turn it on")
         return self
 
 
@@ -75,6 +79,7 @@ class PartAdapter(BaseModel):
         dropout: Probability of dropping an input of A while training.
         dora: Magnitude and direction apart.
         rslora: Scale alpha / sqrt(rank) in place of alpha / rank.
+        last_blocks: Adapt only so many of the last blocks of a text encoder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,6 +92,7 @@ class PartAdapter(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     dora: bool = False
     rslora: bool = False
+    last_blocks: Rank | None = None
 
     @property
     def scale(self) -> float:
@@ -134,4 +140,5 @@ def _part(config: AdapterConfig, targets: TargetPreset, rank: int, *, is_text: b
         dropout=config.dropout,
         dora=config.dora in ({"text-encoder", "both"} if is_text else {"denoiser", "both"}),
         rslora=config.rslora,
+        last_blocks=config.text_encoder_blocks if is_text else None,
     )

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from medgen_models.adapters.config import PartAdapter
+from medgen_models.adapters.durable_files import write_replacing
 from medgen_models.adapters.errors import AdapterError
 from medgen_models.adapters.targets import AdapterFamily
-from medgen_models.adapters.wiring import KEY_PREFIX, adapter_of, adapter_state, is_adapted
+from medgen_models.adapters.wiring import KEY_PREFIX, adapter_of, adapter_state, is_adapted, peft_config
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 METADATA_KEY = "lora_adapter_metadata"
@@ -51,15 +52,9 @@ def export_diffusers(parts: Mapping[str, nn.Module], file: Path, *, family: Adap
         adapter = adapter_of(module)
         for name, tensor in _unscaled_state(module, adapter).items():
             tensors[f"{prefix}.{_in_file(name, part)}"] = tensor
-        metadata |= {f"{prefix}.{key}": value for key, value in _lora_config(adapter).items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
+        metadata |= {f"{prefix}.{key}": value for key, value in _lora_config(module).items()}
     header = {"format": "pt", METADATA_KEY: json.dumps(metadata, indent=2, sort_keys=True)}
-    try:
-        safetensors.torch.save_file(tensors, partial, metadata=header)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_replacing(file, safetensors.torch.save(tensors, metadata=header))
 
 
 def _check_exportable(adapted: Mapping[str, nn.Module], family: AdapterFamily) -> None:
@@ -98,7 +93,8 @@ def _in_file(name: str, part: str) -> str:
     return f"{name}.weight" if name.endswith(".lora_magnitude_vector") else name
 
 
-def _lora_config(adapter: PartAdapter) -> dict[str, object]:
+def _lora_config(module: nn.Module) -> dict[str, object]:
+    adapter, config = adapter_of(module), peft_config(module)
     return {
         "r": adapter.rank,
         "lora_alpha": adapter.rank,
@@ -107,4 +103,6 @@ def _lora_config(adapter: PartAdapter) -> dict[str, object]:
         "use_rslora": False,
         "lora_dropout": 0.0,
         "bias": "none",
+        "layers_to_transform": config.layers_to_transform,
+        "layers_pattern": config.layers_pattern,
     }

@@ -11,7 +11,6 @@ Any PEFT user can load a part with `PeftModel.from_pretrained(base, folder / "de
 
 import importlib.metadata
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from medgen_models.adapters.config import PartAdapter
+from medgen_models.adapters.durable_files import flush_folder, write_flushed
 from medgen_models.adapters.errors import AdapterError
 from medgen_models.adapters.targets import AdapterFamily
 from medgen_models.adapters.wiring import (
@@ -95,16 +95,16 @@ def save_adapter(adapter_dir: Path, parts: Mapping[str, nn.Module], facts: Adapt
     shutil.rmtree(aside, ignore_errors=True)
     try:
         for part, module in adapted.items():
-            _write(aside / part / CONFIG_FILE, _json(_peft_dict(module, facts)))
-            _write(aside / part / WEIGHTS_FILE, _safetensors(adapter_state(module)))
-            _flush_folder(aside / part)
-        _write(aside / RECORD_FILE, _json(record.model_dump(mode="json")))
-        _flush_folder(aside)
+            write_flushed(aside / part / CONFIG_FILE, _json(_peft_dict(module, facts)))
+            write_flushed(aside / part / WEIGHTS_FILE, _safetensors(adapter_state(module)))
+            flush_folder(aside / part)
+        write_flushed(aside / RECORD_FILE, _json(record.model_dump(mode="json")))
+        flush_folder(aside)
         aside.rename(adapter_dir)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    _flush_folder(adapter_dir.parent)
+    flush_folder(adapter_dir.parent)
 
 
 def read_adapter_record(adapter_dir: Path) -> AdapterRecord:
@@ -230,7 +230,7 @@ def _check_peft_config(file: Path, adapter: PartAdapter) -> None:
 
 
 def _check_same_adapter(adapter_dir: Path, part: str, saved: PartAdapter, present: PartAdapter) -> None:
-    for field in ("rank", "alpha", "dora", "rslora", "targets"):
+    for field in ("rank", "alpha", "dora", "rslora", "targets", "last_blocks"):
         theirs, ours = getattr(saved, field), getattr(present, field)
         if theirs != ours:
             raise AdapterError(
@@ -293,20 +293,3 @@ def _safetensors(state: Mapping[str, Tensor]) -> bytes:
 
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _write(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "posix":  # Windows cannot open a folder; its rename is durable without this
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -4,7 +4,8 @@ A target is a module name or the end of one, cut at a dot: `to_out.0` means ever
 """
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -26,6 +27,7 @@ AdapterFamily = Literal[
 ]
 
 DENOISER: Final = "denoiser"
+BLOCK_LISTS = ("block", "layers")  # what T5 and CLIP call the list of their blocks
 ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -79,9 +81,19 @@ def matches(module_name: str, suffix: str) -> bool:
 
 
 def find_targets(
-    module: nn.Module, suffixes: Iterable[str], *, absent: Iterable[str] = ()
+    module: nn.Module,
+    suffixes: Iterable[str],
+    *,
+    absent: Iterable[str] = (),
+    blocks: Collection[int] | None = None,
 ) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
     """Find the layers that targets name.
+
+    Args:
+        module: Network to search.
+        suffixes: Targets.
+        absent: Those of them that may name nothing.
+        blocks: Indices of the blocks that count; all modules if none are given.
 
     Returns:
         The layers by name in the order of the model, and the suffixes of `absent` that named none.
@@ -89,7 +101,11 @@ def find_targets(
     Raises:
         AdapterError: If any other suffix names nothing, or a module that is no linear layer or convolution.
     """
-    modules = {name: child for name, child in module.named_modules() if name}
+    modules = {
+        name: child
+        for name, child in module.named_modules()
+        if name and (blocks is None or _block_of(name) in blocks)
+    }
     unmatched = []
     suffixes = tuple(suffixes)
     for suffix in suffixes:
@@ -103,6 +119,27 @@ def find_targets(
                 raise AdapterError(_not_a_layer(module, modules, suffix, name))
     targets = {n: child for n, child in modules.items() if any(matches(n, suffix) for suffix in suffixes)}
     return targets, tuple(unmatched)
+
+
+def last_blocks(module: nn.Module, count: int) -> list[int]:
+    """Return the indices of the last blocks of a text encoder.
+
+    Raises:
+        AdapterError: If it has fewer blocks, or none that can be told apart.
+    """
+    indices = {_block_of(name) for name, _ in module.named_modules()} - {None}
+    depth = len(indices)
+    if not 1 <= count <= depth:
+        raise AdapterError(
+            f"the last {count} blocks of {type(module).__name__} are to be adapted, but it has {depth}; "
+            "set adapter.text_encoder_blocks to fewer, or leave it out for all"
+        )
+    return list(range(depth - count, depth))
+
+
+def _block_of(name: str) -> int | None:
+    found = re.search(rf"(?:^|\.)(?:{'|'.join(BLOCK_LISTS)})\.(\d+)(?:\.|$)", name)
+    return int(found[1]) if found else None
 
 
 def _adaptable(modules: dict[str, nn.Module]) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medgen_models.adapters.config import AdapterConfig, PartAdapter, part_adapters
 from medgen_models.adapters.errors import AdapterError
-from medgen_models.adapters.targets import AdapterFamily, find_targets
+from medgen_models.adapters.targets import BLOCK_LISTS, AdapterFamily, find_targets, last_blocks
 
 NAME = "default"  # PEFT's name for the one adapter of a network
 KEY_PREFIX = "base_model.model."  # what a wrapping PeftModel puts before the names of the network
@@ -76,12 +76,15 @@ def add_adapter(module: nn.Module, adapter: PartAdapter, *, seed: int) -> Adapte
         raise AdapterError(
             f"{type(module).__name__} has an adapter already; merge it or load the model afresh first"
         )
-    _, unmatched = find_targets(module, adapter.targets, absent=adapter.absent)
+    blocks = None if adapter.last_blocks is None else last_blocks(module, adapter.last_blocks)
+    _, unmatched = find_targets(module, adapter.targets, absent=adapter.absent, blocks=blocks)
     suffixes = [suffix for suffix in adapter.targets if suffix not in unmatched]
     on_meta = any(parameter.is_meta for parameter in module.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # initialisers know only the global generator: put back right after
-        inject_adapter_in_model(_new_peft_config(adapter, suffixes), module, NAME, low_cpu_mem_usage=on_meta)
+        inject_adapter_in_model(
+            _new_peft_config(adapter, suffixes, blocks), module, NAME, low_cpu_mem_usage=on_meta
+        )
     layers = adapted_layers(module)
     module.requires_grad_(False)
     for layer in layers.values():
@@ -128,6 +131,7 @@ def adapter_of(module: nn.Module) -> PartAdapter:
         dropout=config.lora_dropout,
         dora=config.use_dora,
         rslora=config.use_rslora,
+        last_blocks=None if config.layers_to_transform is None else len(config.layers_to_transform),
     )
 
 
@@ -176,7 +180,7 @@ def remove_adapter(module: nn.Module) -> None:
     del module.peft_config
 
 
-def _new_peft_config(adapter: PartAdapter, suffixes: list[str]) -> LoraConfig:
+def _new_peft_config(adapter: PartAdapter, suffixes: list[str], blocks: list[int] | None) -> LoraConfig:
     alpha = int(adapter.alpha) if adapter.alpha == int(adapter.alpha) else adapter.alpha
     return LoraConfig(
         r=adapter.rank,
@@ -186,6 +190,8 @@ def _new_peft_config(adapter: PartAdapter, suffixes: list[str]) -> LoraConfig:
         lora_dropout=adapter.dropout,
         use_dora=adapter.dora,
         use_rslora=adapter.rslora,
+        layers_to_transform=blocks,
+        layers_pattern=None if blocks is None else list(BLOCK_LISTS),
     )
 
 
