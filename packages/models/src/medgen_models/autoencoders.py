@@ -30,5 +30,22 @@ def downsampling_of(vae: Any) -> int:
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
+def latent_size_for(vae: Any, image_size: int, *, patch_size: int = 1) -> int:
+    """Return the side of the latents of an image of some side.
+
+    Args:
+        vae: Autoencoder.
+        image_size: Side of the image in pixels.
+        patch_size: Side of the patches that the denoiser cuts the latents into.
+
+    Raises:
+        ValueError: If the image cannot be divided so.
+    """
+    multiple = downsampling_of(vae) * patch_size
+    if image_size < multiple or image_size % multiple:
+        raise ValueError(f"image_size must be a multiple of {multiple} for this model, got {image_size}")
+    return image_size // downsampling_of(vae)
+
+
 def _shift(vae: Any) -> float:
     return vae.config.get("shift_factor") or 0.0

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,27 @@ import torch
 
 from medgen_models.errors import MissingModelError, UnusableModelError
 from medgen_models.families.dit import load_dit
+from medgen_models.families.flux import load_flux
 from medgen_models.families.msdm import MsdmModel, load_msdm, untrained_msdm
+from medgen_models.families.pixart import load_pixart
 from medgen_models.model_source import ModelSource
 from medgen_models.msdm.presets import MsdmPresetName
 
 
 @dataclass(frozen=True)
 class Family:
-    """How a family is recognised and loaded."""
+    """How a family is recognised and loaded, and which load options it understands."""
 
     pipeline_classes: tuple[str, ...]
-    load: Callable[[ModelSource], Any]
+    load: Callable[..., Any]
+    options: tuple[str, ...] = ()
 
 
 FAMILIES: dict[str, Family] = {
     "msdm": Family(("MsdmPipeline",), lambda source: load_msdm(Path(source.name_or_dir))),
     "dit": Family(("ClassDitPipeline",), lambda source: load_dit(Path(source.name_or_dir))),
+    "flux": Family(("FluxPipeline",), load_flux),
+    "pixart": Family(("PixArtAlphaPipeline",), load_pixart),
 }
 
 
@@ -44,13 +49,20 @@ def load_model(model_dir: Path, *, device: str = "cpu") -> Any:
     return load_base(ModelSource(str(model_dir)), device=device)
 
 
-def load_base(source: ModelSource, *, family: str | None = None, device: str = "cpu") -> Any:
+def load_base(
+    source: ModelSource,
+    *,
+    family: str | None = None,
+    device: str = "cpu",
+    options: Mapping[str, Any] | None = None,
+) -> Any:
     """Load a generator of any family from a hub name or a folder.
 
     Args:
         source: Where it is, and the dtype wanted.
         family: The family it must be of; None: whatever it is.
         device: Where to.
+        options: What the family's loader takes besides, by name: `image_size`, `max_tokens`, ...
 
     Raises:
         MissingModelError: If it is not to be had.
@@ -66,7 +78,12 @@ def load_base(source: ModelSource, *, family: str | None = None, device: str = "
         )
     if family is not None and family != found:
         raise UnusableModelError(f"{source.name_or_dir}: is of family {found}, expected {family}")
-    model = FAMILIES[found].load(source)
+    given = dict(options or {})
+    if unknown := [name for name in given if name not in FAMILIES[found].options]:
+        raise UnusableModelError(
+            f"{source.name_or_dir}: {', '.join(unknown)} has no meaning for family {found}"
+        )
+    model = FAMILIES[found].load(source, **given)
     for module in model.components().values():
         module.to(torch.device(device))
     return model

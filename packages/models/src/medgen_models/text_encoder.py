@@ -84,7 +84,7 @@ class PromptEncoder:
     def encode(self, prompts: Sequence[str], batch_size: int = 32) -> Conditioning:
         """Return the hidden states of prompts, [B, L, T], their masks, and the pooled state if any.
 
-        They are float32, or float64 of a double model. Gradients flow into whatever weights of the text model ask for them.
+        States are float32, or float64 of a double model. Gradients flow into whatever weights ask for them.
         """
         device = next(self.text_model.parameters()).device
         parts = []
