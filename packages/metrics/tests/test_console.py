@@ -258,15 +258,116 @@ def test_sixteen_bit_range_reaches_the_decoder(run: Run, tmp_path: Path) -> None
     for index in range(2):
         pixels = np.full((20, 20), 1000 * index + 500, dtype=np.uint16)
         Image.fromarray(pixels).save(tmp_path / "scans" / f"{index}.png")
-    words = ("extract", tmp_path / "scans", "--extractor", "random:0", "--json", "--sixteen-bit-range", "0")
-    code, out, _ = run(*words, "4095")
+    words = ("extract", tmp_path / "scans", "--extractor", "random:0", "--json", "--sixteen-bit-range")
+    code, out, _ = run(*words, "0..4095")
     assert (code, "16-bit 0..4095" in json.loads(out)["preprocessing"]) == (0, True)
-    code, _, err = run(*words, "1000")
+    code, out, _ = run(*words, "auto")
+    assert (code, "16-bit 500..1500" in json.loads(out)["preprocessing"]) == (0, True)
+    code, _, err = run(*words, "0..1000")
     assert code == 3
     assert "grey values 1500..1500 outside sixteen_bit_range 0..1000" in err
 
 
-@pytest.mark.parametrize("command", [(), ("score",), ("audit",)])
+@pytest.mark.parametrize("text", ["4095", "9..3", "0..many", "half"])
+def test_range_of_another_form_is_code_2(run: Run, folders: tuple[Path, Path], text: str) -> None:
+    words = ("--extractor", "random:0", "--sixteen-bit-range", text)
+    code, _, err = run("score", *folders, *words)
+    assert code == 2
+    assert f"must be full, auto or LOW..HIGH, e.g. 0..4095, got '{text}'" in err
+
+
+def write_classes(folder: Path, names: str) -> None:
+    files = sorted(folder.glob("*.png"))
+    rows = [
+        json.dumps({"file_name": file.name, "label": name}) for file, name in zip(files, names, strict=True)
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+
+
+def test_colour_per_class_is_a_table_of_its_own_and_what_is_missing_has_a_code(
+    run: Run, folders: tuple[Path, Path]
+) -> None:
+    for folder in folders:
+        write_classes(folder, "aaaaaabbbbbc")
+    words = ("--extractor", "random:0", "--metrics", "kid,colour", "--classes", "label")
+    code, out, err = run("score", *folders, *words)
+    assert (code, err) == (4, "")
+    overall, classes, warnings = out.split("\n\n")
+    assert [line.split()[0] for line in overall.splitlines()[1:]][:2] == ["kid", "colour-mean-red"]
+    assert [line.split()[:4] for line in classes.splitlines()[1:]] == [
+        ["a", "6", "/", "6"],
+        ["b", "5", "/", "5"],
+    ]
+    assert classes.split("\n")[0].split()[-1] == "saturation-distance"
+    assert "! not computed: colour/c: needs 2 images in each set, got 1 real, 1 synthetic" in warnings
+    code, out, _ = run("score", *folders, *words, "--json")
+    result = json.loads(out)
+    assert code == 4
+    assert len(result["scores"]) == 1 + 3 * 8
+    assert result["not_computed"] == ["colour/c: needs 2 images in each set, got 1 real, 1 synthetic"]
+
+
+def test_classes_that_are_not_there_and_not_asked_for(run: Run, folders: tuple[Path, Path]) -> None:
+    words = ("--extractor", "random:0", "--classes", "label")
+    code, _, err = run("score", *folders, *words)
+    assert (code, "--classes is for the metric colour" in err) == (2, True)
+    code, _, err = run("score", *folders, *words, "--metrics", "colour")
+    assert code == 3
+    assert "000.png: has no text in a field 'label'" in err
+
+
+def test_prompts_print_fidelity_beside_its_ceiling(run: Run, image_folder: Write, tmp_path: Path) -> None:
+    rows = []
+    for index, name in enumerate(("polyp", "ulcer")):
+        for role, count in (("original", 3), ("rephrased", 3), ("real", 8)):
+            folder = image_folder(f"{name}-{role}", count, seed=10 * index + count + len(role))[0].parent
+            rows.append(f"{name},{role},{folder.name}")
+    table = tmp_path / "prompts.csv"
+    table.write_text("\n".join(("objective,role,path", *rows)))
+    words = ("prompts", table, "--extractor", "random:0", "--seed", "2")
+    code, out, err = run(*words, "--out", tmp_path / "scores.json")
+    assert (code, err) == (0, "")
+    names = [line.split()[0] for line in out.split("\n\n")[1].splitlines()[1:]]
+    assert names == ["fidelity", "fidelity-ceiling", "agreement", "diversity", "fbd"]
+    code, printed, _ = run(*words, "--json")
+    assert json.loads(printed) == json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    code, out, _ = run(*words, "--protocol", "medvqa2025", "--json")
+    result = json.loads(out)
+    assert (code, [row["name"] for row in result["objectives"]]) == (0, ["polyp"])
+    # Without references of one objective the other is still scored.
+    table.write_text("\n".join(("objective,role,path", *rows[:-1])))
+    code, out, _ = run(*words)
+    assert code == 4
+    assert "! not computed: objective ulcer: no real images" in out
+
+
+def test_ranks_print_every_correlation_and_tier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    scores, ranks = ["prompt,item,fid,flat"], ["prompt,item,rank"]
+    for prompt in range(6):
+        values = generator.normal(size=3)
+        places = values.argsort().argsort() + 1
+        for item, value, rank in zip("abc", values, places, strict=True):
+            scores.append(f"p{prompt},{item},{value},1")
+            ranks.append(f"p{prompt},{item},{rank}")
+    (tmp_path / "scores.csv").write_text("\n".join(scores))
+    (tmp_path / "ranks.csv").write_text("\n".join(ranks))
+    words = ["ranks", str(tmp_path / "scores.csv"), str(tmp_path / "ranks.csv")]
+    assert main([*words, "--metrics", "fid", "--out", str(tmp_path / "agreement.json")]) == 0
+    out = capsys.readouterr().out
+    assert "18 judgement(s) of 1 rater(s) on 6 prompt(s)" in out
+    assert "fid     spearman     1.0000             1.0000 to 1.0000" in out
+    assert "fid     kendall-b    1.0000" in out
+    result = json.loads((tmp_path / "agreement.json").read_text(encoding="utf-8"))
+    assert [tier["num_judgements"] for tier in result["metrics"]["fid"]["tiers"]] == [6, 6, 6]
+    assert main([*words, "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["not_computed"][0].startswith("flat: no prompt has two")
+    (tmp_path / "ranks.csv").write_text("prompt,item,rank\np0,a,0\n")
+    assert main(words) == 3
+    assert "line 2: rank must be 1 (best) or more, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [(), ("score",), ("audit",), ("prompts",), ("ranks",)])
 def test_help_of_the_command_line_loads_no_torch(command: tuple[str, ...]) -> None:
     program = (
         "import sys\n"

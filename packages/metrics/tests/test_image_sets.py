@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medgen_metrics.image_decoding import ImageFileError, read_image_bytes
-from medgen_metrics.image_sets import list_image_files, list_image_rows
+from medgen_metrics.image_sets import list_image_classes, list_image_files, list_image_rows
 from PIL import Image
 
 
@@ -85,6 +85,26 @@ def test_malformed_row_is_named_by_its_line(tmp_path: Path, line: str, problem: 
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n' + line + "\n")
     with pytest.raises((ValueError, FileNotFoundError), match=problem):
         list_image_files(tmp_path)
+
+
+def test_classes_come_from_a_field_or_from_folders(tmp_path: Path) -> None:
+    names = ["polyps/a.png", "ulcers/b.png"]
+    write_set(tmp_path, names)
+    assert list_image_classes(tmp_path, "folder") == ("polyps", "ulcers")
+    with pytest.raises(
+        ValueError, match=r"a\.png: has no text in a field 'label' .*there are no fields, or 'folder'"
+    ):
+        list_image_classes(tmp_path, "label")
+    rows: list[dict[str, object]] = [
+        {"file_name": "ulcers/b.png", "label": "ulcer"},
+        {"file_name": "polyps/a.png", "label": "polyp"},
+    ]
+    write_set(tmp_path, names, rows)
+    assert list_image_classes(tmp_path, "label") == ("ulcer", "polyp")
+    with pytest.raises(
+        ValueError, match=r"b\.png: .* field 'organ' .*\(2 of 2 images\); there are label, or"
+    ):
+        list_image_classes(tmp_path, "organ")
 
 
 def test_rows_without_content_are_refused(tmp_path: Path) -> None:

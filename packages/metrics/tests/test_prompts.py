@@ -256,7 +256,7 @@ def test_errors_say_what_was_expected() -> None:
         consecutive_objectives(["a", "b", "c"])
     with pytest.raises(KeyError, match="prompt '0002' of objective '0001' has no generated images"):
         prompt_scores({"0001": generated["0001"]}, real, objectives, seed=0)
-    with pytest.raises(ValueError, match=r"generated features of prompt '0002' must be \[N >= 2, D\]"):
+    with pytest.raises(ValueError, match="0001: one generated image of '0002', a covariance needs two"):
         prompt_scores({**generated, "0002": generated["0002"][:1]}, real, objectives, seed=0)
     with pytest.raises(ValueError, match="real 24, synthetic 8"):
         prompt_scores({**generated, "0002": generated["0002"][:, :8]}, real, objectives, seed=0)

@@ -54,8 +54,8 @@ if TYPE_CHECKING:
         frechet_influence,
     )
     from medgen_metrics.frechet_limit import FrechetLimit, frechet_limit
-    from medgen_metrics.image_decoding import ImageFileError, decode_image
-    from medgen_metrics.image_sets import ImageRow, list_image_files, list_image_rows
+    from medgen_metrics.image_decoding import ImageFileError, decode_image, find_sixteen_bit_range
+    from medgen_metrics.image_sets import ImageRow, list_image_classes, list_image_files, list_image_rows
     from medgen_metrics.image_tensors import as_uint8_images
     from medgen_metrics.imageclef2024 import official_2024_distance
     from medgen_metrics.inception_score import InceptionScore, inception_score
@@ -81,6 +81,8 @@ if TYPE_CHECKING:
         audit_image_files,
         write_audit,
     )
+    from medgen_metrics.prompt_files import ObjectiveImages, PromptFileError, read_prompt_file
+    from medgen_metrics.prompt_sheet import PromptConfig, PromptSheet, score_prompt_files, write_prompt_sheet
     from medgen_metrics.prompts import (
         Objective,
         ObjectiveScore,
@@ -88,6 +90,14 @@ if TYPE_CHECKING:
         consecutive_objectives,
         prompt_scores,
     )
+    from medgen_metrics.rank_files import (
+        RankFileError,
+        RankTable,
+        ScoreTable,
+        read_rank_table,
+        read_score_table,
+    )
+    from medgen_metrics.rank_sheet import RankSheet, agreement_with_ranks, write_rank_sheet
     from medgen_metrics.ranks import RankAgreement, kendall_tau_b, rank_agreement, spearman_correlation
     from medgen_metrics.realism import realism
     from medgen_metrics.score import (
@@ -138,23 +148,32 @@ __all__ = [
     "InceptionScore",
     "MissingWeightsError",
     "Objective",
+    "ObjectiveImages",
     "ObjectiveScore",
     "PixelExtractor",
     "PolynomialKernel",
     "Prdc",
     "Preprocessing",
     "PrivacyAudit",
+    "PromptConfig",
+    "PromptFileError",
     "PromptScores",
+    "PromptSheet",
     "RandomExtractor",
     "RankAgreement",
+    "RankFileError",
+    "RankSheet",
+    "RankTable",
     "Resize",
     "RunningStatistics",
     "Score",
     "ScoreConfig",
     "ScoreFileError",
     "ScoreSheet",
+    "ScoreTable",
     "SpaceFeatures",
     "StatisticsSet",
+    "agreement_with_ranks",
     "as_uint8_images",
     "audit_features",
     "audit_image_files",
@@ -168,6 +187,7 @@ __all__ = [
     "extract_batches",
     "extract_features",
     "extract_many",
+    "find_sixteen_bit_range",
     "fit_statistics",
     "fit_statistics_set",
     "frechet_distance",
@@ -180,6 +200,7 @@ __all__ = [
     "kendall_tau_b",
     "kernel_distance",
     "kernel_distance_of_subsets",
+    "list_image_classes",
     "list_image_files",
     "list_image_rows",
     "load_extractor",
@@ -191,16 +212,22 @@ __all__ = [
     "prompt_scores",
     "rank_agreement",
     "read_features",
+    "read_prompt_file",
+    "read_rank_table",
+    "read_score_table",
     "read_scores",
     "read_statistics",
     "realism",
     "resize_images",
     "score_features",
     "score_image_files",
+    "score_prompt_files",
     "spearman_correlation",
     "write_audit",
     "write_features",
     "write_pairs_sheet",
+    "write_prompt_sheet",
+    "write_rank_sheet",
     "write_scores",
     "write_statistics",
 ]
@@ -261,8 +288,8 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "FrechetLimit",
         "frechet_limit",
     ),
-    "image_decoding": ("ImageFileError", "decode_image"),
-    "image_sets": ("ImageRow", "list_image_files", "list_image_rows"),
+    "image_decoding": ("ImageFileError", "decode_image", "find_sixteen_bit_range"),
+    "image_sets": ("ImageRow", "list_image_classes", "list_image_files", "list_image_rows"),
     "image_tensors": ("as_uint8_images",),
     "imageclef2024": ("official_2024_distance",),
     "inception_score": (
@@ -299,6 +326,10 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "audit_image_files",
         "write_audit",
     ),
+    "prompt_files": ("ObjectiveImages", "PromptFileError", "read_prompt_file"),
+    "prompt_sheet": ("PromptConfig", "PromptSheet", "score_prompt_files", "write_prompt_sheet"),
+    "rank_files": ("RankFileError", "RankTable", "ScoreTable", "read_rank_table", "read_score_table"),
+    "rank_sheet": ("RankSheet", "agreement_with_ranks", "write_rank_sheet"),
     "prompts": (
         "Objective",
         "ObjectiveScore",

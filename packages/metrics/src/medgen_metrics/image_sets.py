@@ -15,6 +15,7 @@ from medgen_metrics.image_decoding import read_image_bytes
 logger = logging.getLogger(__name__)
 
 ROWS_NAME = "metadata.jsonl"
+FOLDER_FIELD = "folder"
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
@@ -66,6 +67,31 @@ def list_image_rows(source: Path) -> tuple[ImageRow, ...]:
     if num_left_out:
         logger.warning("%s: %d images have no row in %s, left out", source, num_left_out, ROWS_NAME)
     return rows
+
+
+def list_image_classes(source: Path, field: str) -> tuple[str, ...]:
+    """List the class of every image of a set, in the order of `list_image_files`.
+
+    Args:
+        source: Folder or zip archive.
+        field: Field of `metadata.jsonl`, e.g. "label"; or "folder", the name of the folder an image lies in.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or archive, or a row names a file that is not there.
+        ValueError: If an image has no such field.
+    """
+    rows = list_image_rows(source)
+    if field == FOLDER_FIELD:
+        return tuple(row.file.parent.name for row in rows)
+    lacking = [row.file for row in rows if not isinstance(row.fields.get(field), str)]
+    if lacking:
+        known = sorted({name for row in rows for name, value in row.fields.items() if isinstance(value, str)})
+        raise ValueError(
+            f"{lacking[0]}: has no text in a field {field!r} of {source / ROWS_NAME} ({len(lacking)} of "
+            f"{len(rows)} images); there are {', '.join(known) or 'no fields'}, or {FOLDER_FIELD!r} for the name "
+            "of the folder that holds the image"
+        )
+    return tuple(str(row.fields[field]) for row in rows)
 
 
 def _visible_files(folder: Path) -> tuple[str, ...]:

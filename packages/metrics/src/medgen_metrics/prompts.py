@@ -128,7 +128,7 @@ def prompt_scores(
         KeyError: If a prompt of an objective has no generated images.
         ValueError: If nothing is left to score, or a feature set is too small, too wide or not finite.
     """
-    kept, skipped = _scored_objectives(real, _chosen(objectives, protocol), protocol)
+    kept, skipped = _scored_objectives(generated, real, _chosen(objectives, protocol), protocol)
     _check(generated, real, kept)
     rows = tuple(_objective_score(objective, generated, real[objective.name]) for objective in kept)
     generator = np.random.default_rng(seed)
@@ -204,20 +204,26 @@ def _chosen(objectives: Sequence[Objective], protocol: PromptProtocol) -> list[O
 
 
 def _scored_objectives(
-    real: Mapping[str, Tensor], chosen: Sequence[Objective], protocol: PromptProtocol
+    generated: Mapping[str, Tensor],
+    real: Mapping[str, Tensor],
+    chosen: Sequence[Objective],
+    protocol: PromptProtocol,
 ) -> tuple[list[Objective], tuple[str, ...]]:
     kept, skipped = [], []
     for objective in chosen:
         count = len(real[objective.name]) if objective.name in real else 0
-        if count >= 2:
-            kept.append(objective)
-        else:
+        alone = [prompt for prompt in _prompts(objective) if len(generated.get(prompt, ())) == 1]
+        if count < 2:
             reason = "no real images" if count == 0 else "one real image, a covariance needs two"
             skipped.append(f"{objective.name}: {reason}")
+        elif alone:
+            skipped.append(f"{objective.name}: one generated image of {alone[0]!r}, a covariance needs two")
+        else:
+            kept.append(objective)
     if not kept:
         raise ValueError(
             f"none of {len(chosen)} objectives (protocol {protocol!r}) can be scored: {'; '.join(skipped)}; "
-            "give features of real images under the names of the objectives"
+            "each needs two images of every prompt, and two real ones under the name of the objective"
         )
     return kept, tuple(skipped)
 

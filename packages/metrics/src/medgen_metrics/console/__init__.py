@@ -1,4 +1,4 @@
-"""The command line `medgen-metrics`: score, extract, audit.
+"""The command line `medgen-metrics`: score, extract, audit, prompts, ranks.
 
 Results go to stdout, everything else to stderr. With --json stdout is one JSON object, in success and in failure.
 Exit codes agree with those of the `medgen` command line. Nothing here imports torch before it is needed.

@@ -1,9 +1,12 @@
 """What the commands do; heavy imports are inside them."""
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from medgen_metrics.console.failures import LIMIT_EXCEEDED, OK, UsageError, UsageErrors
+from medgen_metrics.console.failures import LIMIT_EXCEEDED, OK, PARTIAL, UsageError, UsageErrors
 from medgen_metrics.console.output import Progress, audit_lines, print_note, print_result, score_lines
 
 
@@ -11,34 +14,46 @@ def score(options: argparse.Namespace) -> int:
     """Score one folder of images against another."""
     from medgen_metrics.evaluate import score_image_files
     from medgen_metrics.features.loading import check_extractor_name
-    from medgen_metrics.image_sets import list_image_files
+    from medgen_metrics.image_sets import list_image_classes, list_image_files
     from medgen_metrics.score import write_scores
     from medgen_metrics.score_config import ScoreConfig
 
+    sets = options.real, options.synthetic
     wanted = {
-        "metrics": None if options.metrics is None else _words(options.metrics),
+        "num_splits": options.num_splits,
+        "metrics": None if options.metrics is None else words(options.metrics),
         "k": options.k,
         "seed": options.seed,
-        **_image_settings(options),
+        **image_settings(options),
     }
     with UsageErrors():
         check_extractor_name(options.extractor)
         given = {name: value for name, value in wanted.items() if value is not None}
         config = ScoreConfig(extractor=options.extractor, **given)
-    real, synthetic = list_image_files(options.real), list_image_files(options.synthetic)
+    if options.classes is not None and "colour" not in config.metrics:
+        raise UsageError("--classes is for the metric colour; add it to --metrics, or leave --classes out")
+    real, synthetic = (list_image_files(source) for source in sets)
+    config = replace(config, sixteen_bit_range=sixteen_bit_range(options, (*real, *synthetic)))
+    no_classes: tuple[tuple[str, ...], ...] = ((), ())
+    classes = (
+        no_classes
+        if options.classes is None
+        else tuple(list_image_classes(one, options.classes) for one in sets)
+    )
     with Progress("images") as progress:
         sheet = score_image_files(
             real,
             synthetic,
             config,
             features_dir=options.features_dir,
+            classes=(classes[0], classes[1]),
             device=options.device,
             on_progress=progress,
         )
     if options.out is not None:
         write_scores(options.out, sheet)
     print_result(sheet.to_json(), score_lines(sheet), as_json=options.json)
-    return OK
+    return PARTIAL if sheet.not_computed else OK
 
 
 def extract(options: argparse.Namespace) -> int:
@@ -53,8 +68,8 @@ def extract(options: argparse.Namespace) -> int:
         check_extractor_name(options.extractor)
     files = list_image_files(options.folder)
     extractor = load_extractor(options.extractor, weights_file=options.weights, device=options.device)
-    settings = {name: value for name, value in _image_settings(options).items() if value is not None}
-    settings.pop("weights_file", None)
+    settings = {} if options.batch_size is None else {"batch_size": options.batch_size}
+    settings["sixteen_bit_range"] = sixteen_bit_range(options, files)
     with Progress("images") as progress:
         extracted = extract_features(
             files, extractor, features_dir=options.features_dir, on_progress=progress, **settings
@@ -96,17 +111,18 @@ def audit(options: argparse.Namespace) -> int:
         raise UsageError(f"--max-copy-rate must be 0 to 1, got {options.max_copy_rate:g}")
     wanted = {
         "extractors": None if options.extractor is None else tuple(options.extractor),
-        "views": None if options.views is None else _words(options.views),
+        "views": None if options.views is None else words(options.views),
         "false_positive_rate": options.false_positive_rate,
         "num_pairs": options.top,
         "keep_leaks": options.keep_leaks,
-        **_image_settings(options),
+        **image_settings(options),
     }
     with UsageErrors():
         config = AuditConfig(**{name: value for name, value in wanted.items() if value is not None})
     train, synthetic, holdout = (
         list_image_files(folder) for folder in (options.train, options.synthetic, options.holdout)
     )
+    config = replace(config, sixteen_bit_range=sixteen_bit_range(options, (*train, *synthetic, *holdout)))
     with Progress("views of images") as progress:
         result = audit_image_files(
             train,
@@ -130,14 +146,30 @@ def audit(options: argparse.Namespace) -> int:
     return LIMIT_EXCEEDED if exceeded else OK
 
 
-def _image_settings(options: argparse.Namespace) -> dict[str, Any]:
-    sixteen_bit_range = options.sixteen_bit_range
-    return {
-        "batch_size": options.batch_size,
-        "weights_file": options.weights,
-        "sixteen_bit_range": None if sixteen_bit_range is None else tuple(sixteen_bit_range),
-    }
+def image_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command line says about images, None where it says nothing."""
+    return {"batch_size": options.batch_size, "weights_file": options.weights}
 
 
-def _words(text: str) -> tuple[str, ...]:
+def sixteen_bit_range(options: argparse.Namespace, image_files: Sequence[Path]) -> tuple[int, int]:
+    """Return the grey values that become 0 and 255, looking for them in all images if that is asked for.
+
+    Raises:
+        UsageError: If --sixteen-bit-range is none of full, auto and LOW..HIGH.
+    """
+    from medgen_metrics.image_decoding import FULL_16_BIT, find_sixteen_bit_range
+
+    text: str = options.sixteen_bit_range
+    if text == "full":
+        return FULL_16_BIT
+    if text == "auto":
+        return find_sixteen_bit_range(image_files)
+    low, dots, high = text.partition("..")
+    if not dots or not low.isdecimal() or not high.isdecimal() or int(low) >= int(high):
+        raise UsageError(f"--sixteen-bit-range must be full, auto or LOW..HIGH, e.g. 0..4095, got {text!r}")
+    return int(low), int(high)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Split a list of words, by commas or spaces."""
     return tuple(word for word in text.replace(",", " ").split() if word)

@@ -11,6 +11,7 @@ OK = 0
 UNEXPECTED = 1
 USAGE = 2
 INPUT_DATA = 3
+PARTIAL = 4
 MISSING_WEIGHTS = 5
 RESOURCE = 6
 LIMIT_EXCEEDED = 7
@@ -20,7 +21,8 @@ EXIT_CODES_TEXT = """exit codes:
   0    done
   1    a defect; --debug shows the traceback
   2    the command line is wrong, or a file cannot be written
-  3    the images cannot be used: missing, damaged, too few, or not comparable
+  3    the images or tables cannot be used: missing, damaged, too few, or not comparable
+  4    done, but something could not be computed; the result says what and why
   5    the weights of an extractor are not on this machine
   6    out of memory or of disk
   7    audit: more copies than --max-copy-rate allows

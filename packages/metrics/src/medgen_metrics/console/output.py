@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medgen_metrics.privacy import PrivacyAudit
-    from medgen_metrics.score import ScoreSheet
+    from medgen_metrics.score import Score, ScoreSheet
 
 _AUDIT_TABLE_ROWS = 10
 
@@ -17,21 +17,43 @@ _AUDIT_TABLE_ROWS = 10
 def score_lines(sheet: "ScoreSheet") -> list[str]:
     """Lay out the scores as a table, with the warnings under it, each once."""
     rows = []
+    of_classes = [score for score in sheet.scores if "/" in score.name]
     for score in sheet.scores:
+        if "/" in score.name:
+            continue
         low, high = score.interval
         sizes = f"{score.num_real} / {score.num_synthetic}"
-        cells = (score.name, _number(score.value), f"{_number(low)} to {_number(high)}", sizes)
+        cells = (score.name, number(score.value), f"{number(low)} to {number(high)}", sizes)
         rows.append((*cells, score.extractor.id))
     header = ("score", "value", "95% interval", "N real / synthetic", "extractor")
+    lines = table(header, rows)
+    lines += _class_lines(of_classes)
     names: dict[str, list[str]] = {}
     for score in sheet.scores:
         for warning in score.warnings:
             names.setdefault(warning, []).append(score.name)
     warnings = [
-        warning if len(users) == len(sheet.scores) else f"{', '.join(users)}: {warning}"
+        warning if len(users) == len(sheet.scores) else f"{', '.join(_without_classes(users))}: {warning}"
         for warning, users in names.items()
     ]
-    return [*_table(header, rows), *_warning_lines(warnings)]
+    return [*lines, *warning_lines(warnings)]
+
+
+def _class_lines(scores: Sequence["Score"]) -> list[str]:
+    """Lay out the scores of classes, named SCORE/CLASS, one row for each class."""
+    names = list(dict.fromkeys(score.name.partition("/")[0] for score in scores))
+    classes = list(dict.fromkeys(score.name.partition("/")[2] for score in scores))
+    found = {score.name: score for score in scores}
+    rows = []
+    for label in classes:
+        first = found[f"{names[0]}/{label}"]
+        cells = [number(found[f"{name}/{label}"].value) for name in names]
+        rows.append((label, f"{first.num_real} / {first.num_synthetic}", *cells))
+    return ["", *table(("class", "N real / synthetic", *names), rows)] if rows else []
+
+
+def _without_classes(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(name.partition("/")[0] for name in names))
 
 
 def audit_lines(audit: "PrivacyAudit", limit: float | None) -> list[str]:
@@ -50,7 +72,7 @@ def audit_lines(audit: "PrivacyAudit", limit: float | None) -> list[str]:
         (
             space.extractor.id,
             str(space.num_flagged),
-            _number(space.threshold.distance),
+            number(space.threshold.distance),
             f"{space.threshold.false_positive_rate:g} (<= {space.threshold.rate_bound:.3f})",
             f"{space.authenticity:.3f}",
             f"{space.median_distance_ratio:.3f} / {space.holdout_median_distance_ratio:.3f}",
@@ -58,19 +80,19 @@ def audit_lines(audit: "PrivacyAudit", limit: float | None) -> list[str]:
         for space in audit.spaces
     ]
     header = ("space", "flagged", "threshold", "false positives", "authenticity", "ratio / held-out")
-    lines += _table(header, rows)
+    lines += table(header, rows)
     if audit.flagged:
         shown = audit.flagged[:_AUDIT_TABLE_ROWS]
         pairs = [
             (
                 pair.synthetic_id,
                 pair.train_id,
-                _number(pair.suspicion),
+                number(pair.suspicion),
                 f"{pair.space}, {pair.view}",
             )
             for pair in shown
         ]
-        lines += ["", *_table(("sample", "training image", "distance / threshold", "seen in"), pairs)]
+        lines += ["", *table(("sample", "training image", "distance / threshold", "seen in"), pairs)]
         hidden = len(audit.flagged) - len(shown)
         lines += [f"... and {hidden} more; --out FILE lists all"] if hidden else []
     warnings = list(audit.warnings)
@@ -79,21 +101,23 @@ def audit_lines(audit: "PrivacyAudit", limit: float | None) -> list[str]:
             f"--max-copy-rate {limit:g} is not above the false-positive rate {audit.false_positive_rate:g}: "
             "a generator that copies nothing may exceed it"
         )
-    return [*lines, *_warning_lines(warnings)]
+    return [*lines, *warning_lines(warnings)]
 
 
-def _warning_lines(warnings: Iterable[str]) -> list[str]:
+def warning_lines(warnings: Iterable[str]) -> list[str]:
+    """Lay out warnings, after an empty line; nothing if there are none."""
     lines = [f"! {warning}" for warning in warnings]
     return ["", *lines] if lines else []
 
 
-def _number(value: float) -> str:
-    # Four digits after the point, or more where they would all be zero.
+def number(value: float) -> str:
+    """Return a number with four digits after the point, or more where they would all be zero."""
     digits = 4 if value == 0 or abs(value) >= 1e-3 else min(12, 3 - math.floor(math.log10(abs(value))))
     return f"{value:.{digits}f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows under a header, columns aligned."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -4,9 +4,10 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
-from medgen_metrics.console import commands
+from medgen_metrics.console import commands, prompt_commands
 from medgen_metrics.console.failures import EXIT_CODES_TEXT, describe
 from medgen_metrics.console.output import print_note, print_result
 
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_score(added)
     _add_extract(added)
     _add_audit(added)
+    _add_prompts(added)
+    _add_ranks(added)
     return parser
 
 
@@ -63,7 +66,17 @@ def _add_score(added: "_Added") -> None:
         "synthetic", type=Path, metavar="SYNTHETIC", help="folder or .zip of synthetic images"
     )
     _add_extractor(parser)
-    parser.add_argument("--metrics", metavar="A,B", help="metrics to compute (default: the usual ones)")
+    parser.add_argument(
+        "--metrics",
+        metavar="A,B",
+        help="frechet, kid, prdc (these three by default), frechet-limit, kid-subsets, inception-score, colour",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="FIELD",
+        help="compare colour per class too: a field of metadata.jsonl such as label, or `folder`",
+    )
+    parser.add_argument("--num-splits", type=int, metavar="K", help="splits of inception-score (default: 10)")
     parser.add_argument("--k", type=int, help="neighbour that sets the radius of a ball (default: 3)")
     parser.add_argument("--seed", type=int, help="seed of the random halves behind intervals (default: 0)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the scores as JSON")
@@ -123,6 +136,47 @@ def _add_audit(added: "_Added") -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the audit as JSON")
 
 
+def _add_prompts(added: "_Added") -> None:
+    parser = _command(
+        added,
+        "prompts",
+        prompt_commands.prompts,
+        "score the images of each prompt: Fidelity, Agreement, Diversity, FBD",
+        "PROMPTS is a .csv with the columns objective, role, path, or a .json list of objects with name, original, "
+        "rephrased, real. original and rephrased are images generated from the two wordings of an objective, real "
+        "are references of it; a path is an image, a folder or a .zip, relative to PROMPTS. Fidelity is printed "
+        "beside its ceiling, what real images themselves would reach.",
+    )
+    parser.add_argument("prompts", type=Path, metavar="PROMPTS", help=".csv or .json file of prompts")
+    _add_extractor(parser)
+    parser.add_argument(
+        "--protocol",
+        choices=("all", "medvqa2025"),
+        default="all",
+        help="medvqa2025 scores the first half of the prompts, as the public evaluator does (default: all)",
+    )
+    parser.add_argument("--seed", type=int, help="seed of the bootstrap and of the ceiling (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the scores as JSON")
+
+
+def _add_ranks(added: "_Added") -> None:
+    parser = _command(
+        added,
+        "ranks",
+        prompt_commands.ranks,
+        "compare metrics with the ranks that experts gave",
+        "SCORES has the columns prompt, item (what was ranked: a model or an image) and one for each metric; RANKS "
+        "has prompt, item, rank (1 is best) and, with several experts, rater. Both are .csv or .jsonl. A metric "
+        "that agrees has a correlation near +1 if lower values are better, near -1 if higher ones are.",
+        takes_images=False,
+    )
+    parser.add_argument("scores", type=Path, metavar="SCORES", help="table of metrics")
+    parser.add_argument("ranks", type=Path, metavar="RANKS", help="table of expert ranks")
+    parser.add_argument("--metrics", metavar="A,B", help="columns of SCORES to compare (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap over prompts (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the agreement as JSON")
+
+
 def _add_extractor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extractor",
@@ -138,16 +192,27 @@ def _command(
     run: Callable[[argparse.Namespace], int],
     summary: str,
     description: str = "",
+    *,
+    takes_images: bool = True,
 ) -> argparse.ArgumentParser:
     """Add a command with the options that all of them share."""
     parser = added.add_parser(
         name,
         help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}. {description}".strip(),
+        # The formatter keeps lines as they are, for the sake of the exit codes.
+        description=fill(f"{summary[0].upper()}{summary[1:]}. {description}".strip(), 100),
         epilog=EXIT_CODES_TEXT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
+    if takes_images:
+        _add_image_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weight file of the extractor")
     parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
     parser.add_argument("--batch-size", type=int, metavar="B", help="images per forward pass (default: 32)")
@@ -160,11 +225,8 @@ def _command(
     )
     parser.add_argument(
         "--sixteen-bit-range",
-        type=int,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="grey values of 16-bit images that become 0 and 255 (default: 0 65535)",
+        default="full",
+        metavar="RANGE",
+        help="grey values of 16-bit images that become 0 and 255: LOW..HIGH such as 0..4095, full (default) for "
+        "0..65535, auto for the least and largest in all given images; a value outside is an error",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
