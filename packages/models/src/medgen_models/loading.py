@@ -11,6 +11,7 @@ import torch
 
 from medgen_models.errors import MissingModelError, UnusableModelError
 from medgen_models.families.dit import load_dit
+from medgen_models.families.flux import load_flux
 from medgen_models.families.msdm import MsdmModel, load_msdm, untrained_msdm
 from medgen_models.families.pixart import load_pixart
 from medgen_models.model_source import ModelSource
@@ -29,7 +30,8 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "msdm": Family(("MsdmPipeline",), lambda source: load_msdm(Path(source.name_or_dir))),
     "dit": Family(("ClassDitPipeline",), lambda source: load_dit(Path(source.name_or_dir))),
-    "pixart": Family(("PixArtAlphaPipeline",), load_pixart),
+    "flux": Family(("FluxPipeline",), load_flux),
+    "pixart": Family(("PixArtAlphaPipeline",), load_pixart, ("image_size", "max_tokens", "lower_case")),
 }
 
 
