@@ -15,6 +15,7 @@ class ParameterCounts:
     total: int
     trainable: int
     bytes_by_dtype: dict[torch.dtype, int]
+    trainable_bytes: int
 
     @property
     def num_bytes(self) -> int:
@@ -25,12 +26,13 @@ class ParameterCounts:
 def parameter_counts(module: nn.Module) -> ParameterCounts:
     """Count the parameters of a module, meta device included."""
     num_bytes: Counter[torch.dtype] = Counter()
-    total = trainable = 0
+    total = trainable = trainable_bytes = 0
     for parameter in module.parameters():
         total += parameter.numel()
         trainable += parameter.numel() * parameter.requires_grad
+        trainable_bytes += parameter.nbytes * parameter.requires_grad
         num_bytes[parameter.dtype] += parameter.nbytes
-    return ParameterCounts(total, trainable, dict(num_bytes))
+    return ParameterCounts(total, trainable, dict(num_bytes), trainable_bytes)
 
 
 @dataclass(frozen=True)
