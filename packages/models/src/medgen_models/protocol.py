@@ -81,7 +81,6 @@ class TextToImageModel(Protocol):
         embeds_guidance: Whether the denoiser takes the guidance scale as an input (distilled guidance); then one
             pass does what two do elsewhere.
         decodes_to_pixels: False for a prior, whose latents are embeddings of images.
-        learns_variance: Whether `denoise_with_variance` exists (class-conditional DiT).
     """
 
     family: str
@@ -90,7 +89,6 @@ class TextToImageModel(Protocol):
     self_conditioning: bool
     embeds_guidance: bool
     decodes_to_pixels: bool
-    learns_variance: bool
 
     @property
     def diffusion(self) -> NoiseProcess:
@@ -143,6 +141,17 @@ class TextToImageModel(Protocol):
         previous_estimate: Tensor | None = None,
     ) -> Tensor:
         """Predict what `diffusion` defines, [B, C, H, W], from noisy latents at timesteps [B]."""
+        ...
+
+
+@runtime_checkable
+class LearnsVariance(Protocol):
+    """A family whose denoiser predicts, beside the target, where the log variance lies (class-conditional DiT)."""
+
+    def denoise_with_variance(
+        self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        """Return the prediction and the variance channels, each [B, C, H, W]."""
         ...
 
 

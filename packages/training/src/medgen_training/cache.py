@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from medgen_data import DataError, ImageDataset, decode_image, fit_square
 from medgen_data.atomic import write_bytes_atomic, write_json_atomic
+from medgen_data.images import FitPolicy
 from medgen_models import Conditioning, LatentMoments, TextToImageModel
+from medgen_models.protocol import ImageConditioned
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -26,17 +28,30 @@ from medgen_training.order import stream_generator
 OnProgress = Callable[[int, int], None]
 
 
-def load_pixels(dataset: ImageDataset, image_size: int) -> Tensor:
-    """Decode every image of a data set, centre-cropped to a square, [N, 3, S, S] uint8.
+def load_pixels(
+    dataset: ImageDataset,
+    image_size: int,
+    *,
+    policy: FitPolicy = "center-crop",
+    allow_upscaling: bool = True,
+) -> Tensor:
+    """Decode every image of a data set, made square as `policy` says, [N, 3, S, S] uint8.
 
     Raises:
-        DataError: If the data set is empty or an image cannot be decoded.
+        DataError: If the data set is empty, an image cannot be decoded, or one is smaller than `image_size` and
+            that is not allowed.
     """
     if not dataset.records:
         raise DataError(f"{dataset.root}: no image to train on; expected rows with split 'train'")
     images = torch.empty(len(dataset.records), 3, image_size, image_size, dtype=torch.uint8)
     for row, record in enumerate(dataset.records):
-        image = fit_square(decode_image(dataset.image_file(record)), image_size)
+        image = decode_image(dataset.image_file(record))
+        if not allow_upscaling and min(image.shape[:2]) < image_size:
+            raise DataError(
+                f"{dataset.image_file(record)}: {image.shape[1]} x {image.shape[0]} px, smaller than the "
+                f"{image_size} px that are trained; set train.image_size lower, or train.allow_upscaling to true"
+            )
+        image = fit_square(image, image_size, policy=policy)
         images[row] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return images
 
@@ -59,6 +74,25 @@ def weights_sha256(module: nn.Module) -> str:
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {content_sha256(tensor.reshape(-1))}\n".encode())
     return digest.hexdigest()
+
+
+def text_encoder_sha256(model: TextToImageModel) -> str:
+    """Return one hash over the weights of all text encoders and the length they read; "" if there are none."""
+    return _parts_sha256(model, text=True) + f"/{model.max_tokens}"
+
+
+def image_encoder_sha256(model: TextToImageModel) -> str:
+    """Return one hash over the weights of everything that turns images into latents or conditions."""
+    return _parts_sha256(model, text=False)
+
+
+def _parts_sha256(model: TextToImageModel, *, text: bool) -> str:
+    hashes = [
+        weights_sha256(module)
+        for name, module in sorted(model.components().items())
+        if name != "denoiser" and name.startswith("text_encoder") == text
+    ]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -163,10 +197,34 @@ def prompt_embeddings(
     key = {"prompts": listed, "text_encoder": text_encoder_sha256}
     cached = _read_table(cache_dir, "prompts", key)
     if cached is not None:
-        return Conditioning(cached["prompt_embeds"], cached["prompt_mask"])
-    encoded = model.encode_prompts(prompts).to(torch.device("cpu"))
-    tensors = {"prompt_embeds": encoded.prompt_embeds, "prompt_mask": encoded.prompt_mask}
-    _write_table(cache_dir, "prompts", key, tensors)
+        return Conditioning(**cached)
+    with torch.no_grad():
+        encoded = model.encode_prompts(prompts).to(torch.device("cpu"))
+    _write_table(cache_dir, "prompts", key, encoded.tensors())
+    return encoded
+
+
+def image_conditions(
+    model: ImageConditioned,
+    images: Tensor,
+    cache_dir: Path,
+    *,
+    image_encoder_sha256: str,
+    device: torch.device,
+    batch_size: int = 32,
+) -> Conditioning:
+    """Return the conditions that images [N, 3, S, S] give, N rows, from the cache where it fits."""
+    key = {"images": content_sha256(images), "image_encoder": image_encoder_sha256}
+    cached = _read_table(cache_dir, "image_conditions", key)
+    if cached is not None:
+        return Conditioning(**cached)
+    with torch.no_grad():
+        parts = [
+            model.encode_image_conditioning(to_pixel_values(some, device)).to(torch.device("cpu"))
+            for some in images.split(batch_size)
+        ]
+    encoded = Conditioning.cat(parts)
+    _write_table(cache_dir, "image_conditions", key, encoded.tensors())
     return encoded
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from medgen_models import LatentMoments
+from medgen_models import Diffusion, LatentMoments
 from torch import Tensor
 
 LossKind = Literal["l1", "l2"]
@@ -19,6 +19,24 @@ def prediction_loss(model_pred: Tensor, target: Tensor, kind: LossKind) -> Tenso
     difference = model_pred.float() - target.float()
     error = difference.abs() if kind == "l1" else difference.square()
     return error.flatten(1).mean(dim=1)
+
+
+def min_snr_weights(diffusion: Diffusion, timesteps: Tensor, gamma: float) -> Tensor:
+    """Return the weight of each sample, [B] float32: the loss on clean latents, capped at `gamma`.
+
+    min(SNR, gamma) / SNR for noise prediction  (Hang et al. 2023, eq. 8); for v prediction over SNR + 1, and for
+    prediction of the sample itself not divided at all.
+    """
+    snr = diffusion.signal_to_noise(timesteps)
+    capped = snr.clamp(max=gamma)
+    match diffusion.prediction_type:
+        case "epsilon":
+            weights = capped / snr
+        case "v":
+            weights = capped / (snr + 1)
+        case "sample":
+            weights = capped
+    return weights.float()
 
 
 def kl_divergence(moments: LatentMoments) -> Tensor:

@@ -1,15 +1,13 @@
 """Train an MSDM from images and texts: autoencoder, cache, denoiser, model folder."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from medgen_data import ImageDataset
-from medgen_data.atomic import write_json_atomic
 from medgen_models import (
     PRESETS,
     MsdmAutoencoder,
@@ -27,25 +25,13 @@ from torch import Tensor
 
 from medgen_training.autoencoder.config import AutoencoderConfig, Start
 from medgen_training.autoencoder.trainer import train_autoencoder
-from medgen_training.batches import BatchSource, CachedBatches, LiveBatches
-from medgen_training.cache import (
-    LatentVariants,
-    PromptTable,
-    build_prompt_table,
-    content_sha256,
-    latent_moments,
-    load_pixels,
-    prompt_embeddings,
-    to_pixel_values,
-    weights_sha256,
-)
-from medgen_training.checkpoints import CheckpointError, check_identity
-from medgen_training.contact_sheet import write_contact_sheet
+from medgen_training.cache import build_prompt_table, load_pixels, to_pixel_values
+from medgen_training.claims import claim_folder, training_identity
+from medgen_training.denoiser.batches import build_source, validation_batch, write_first_batch
 from medgen_training.denoiser.config import DenoiserConfig
-from medgen_training.denoiser.trainer import ValidationBatch, train_denoiser
+from medgen_training.denoiser.trainer import train_denoiser
 from medgen_training.interruption import StopRequest
-from medgen_training.order import batch_rows, stream_generator
-from medgen_training.train_log import OnEvent, TrainEvent
+from medgen_training.train_log import OnEvent
 
 PROMPTS_FOR_STATISTICS = 512  # thousands of tokens: more would not move a mean
 IMAGES_FOR_COMPONENTS = 4096
@@ -92,7 +78,7 @@ class TrainPlan:
     model_bytes: int
 
 
-def train(
+def train_msdm(
     config: MsdmTrainConfig,
     dataset: ImageDataset,
     texts: Mapping[str, Sequence[str]],
@@ -129,13 +115,8 @@ def train(
     shape = _shape(config)
     images = load_pixels(dataset, shape.image_size)
     prompts = build_prompt_table(dataset, texts)
-    identity = {
-        "config": config.model_dump(mode="json"),
-        "seed": seed,
-        "images": content_sha256(images),
-        "prompts": content_sha256(_text_bytes(prompts)),
-    }
-    _claim(train_dir, identity, resume=resume)
+    identity = training_identity(config, images, prompts, seed=seed)
+    claim_folder(train_dir, identity, resume=resume)
     if model_dir.is_dir():
         return model_dir
 
@@ -167,10 +148,10 @@ def train(
     source = build_source(
         model, images, prompts, config.denoiser, train_dir / "cache", seed=seed, on_event=on_event
     )
-    _write_first_batch(model, source, prompts, config.denoiser, train_dir / "contact_sheet.png", seed=seed)
+    write_first_batch(model, source, prompts, config.denoiser, train_dir / "contact_sheet.png", seed=seed)
     validation = None
     if config.denoiser.selection == "validation-loss":
-        validation = _validation_batch(model, validation_set, texts, seed=seed)
+        validation = validation_batch(model, validation_set, texts, seed=seed)
     train_denoiser(
         model,
         source,
@@ -244,94 +225,8 @@ def fit_latent_statistics(model: MsdmModel, images: Tensor, batch_size: int = 32
     model.vae.register_to_config(latents_mean=tuple(mean.tolist()), latents_std=(std,) * len(mean))
 
 
-def build_source(
-    model: MsdmModel,
-    images: Tensor,
-    prompts: PromptTable,
-    config: DenoiserConfig,
-    cache_dir: Path,
-    *,
-    seed: int,
-    on_event: OnEvent | None = None,
-) -> BatchSource:
-    """Return where batches come from, filling the cache first where it is wanted."""
-    if not config.cache:
-        return LiveBatches(model, images, prompts.prompts, config.brightness, config.contrast)
-
-    def on_progress(done: int, total: int) -> None:
-        if on_event is not None:
-            on_event(TrainEvent("cache", done, total, 0.0, {}))
-
-    variants = LatentVariants(config.num_variants, config.brightness, config.contrast, seed)
-    vae_sha256 = weights_sha256(model.vae)
-    moments = latent_moments(
-        model, images, variants, cache_dir, vae_sha256=vae_sha256, on_progress=on_progress
-    )
-    encoder_sha256 = weights_sha256(model.prompt_encoder.text_model)
-    conditioning = prompt_embeddings(model, prompts.prompts, cache_dir, text_encoder_sha256=encoder_sha256)
-    return CachedBatches(moments, conditioning, model.device)
-
-
 def _shape(config: MsdmTrainConfig) -> MsdmPreset:
     preset = PRESETS[config.preset]
     if config.self_conditioning is None:
         return preset
     return replace(preset, self_conditioning=config.self_conditioning)
-
-
-def _claim(train_dir: Path, identity: dict[str, Any], *, resume: bool) -> None:
-    """Write down what this folder trains, or check that it is the same training."""
-    claim_file = train_dir / "training.json"
-    if not claim_file.is_file():
-        write_json_atomic(claim_file, identity)
-        return
-    if not resume:
-        raise CheckpointError(f"{train_dir} already holds a training; add --resume, or choose another folder")
-    check_identity(json.loads(claim_file.read_text(encoding="utf-8")), identity, str(train_dir))
-
-
-def _text_bytes(prompts: PromptTable) -> Tensor:
-    text = repr((prompts.prompts, prompts.rows_of_image)).encode()
-    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
-
-
-def _write_first_batch(
-    model: MsdmModel,
-    source: BatchSource,
-    prompts: PromptTable,
-    config: DenoiserConfig,
-    sheet_file: Path,
-    *,
-    seed: int,
-) -> None:
-    """Draw the batch of step 0 exactly as the trainer will, and write its contact sheet."""
-    images = batch_rows(0, config.batch_size, len(prompts.rows_of_image), seed=seed)
-    generator = stream_generator(seed, "denoiser", 0, 0)
-    rows = prompts.draw_rows(images, config.context_dropout, generator)
-    latents, _ = source(images, rows, generator)
-    write_contact_sheet(model, latents, [prompts.prompts[row] for row in rows.tolist()], sheet_file)
-
-
-def _validation_batch(
-    model: MsdmModel,
-    validation_set: ImageDataset | None,
-    texts: Mapping[str, Sequence[str]],
-    *,
-    seed: int,
-    most: int = 64,
-) -> ValidationBatch:
-    if validation_set is None or not validation_set.records:
-        raise ValueError(
-            "selection 'validation-loss' needs images with split 'validation'; set data.validation_fraction, "
-            "or use selection 'last'"
-        )
-    images = load_pixels(validation_set, model.image_size)[:most]
-    prompts = build_prompt_table(validation_set, texts)
-    generator = stream_generator(seed, "validation")
-    rows = prompts.draw_rows(torch.arange(len(images)), 0.0, generator)
-    latents, conditioning = LiveBatches(model, images, prompts.prompts)(
-        torch.arange(len(images)), rows, generator
-    )
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
-    timesteps = torch.linspace(0, model.diffusion.num_timesteps - 1, len(images)).long().to(latents.device)
-    return ValidationBatch(latents, noise, timesteps, conditioning)

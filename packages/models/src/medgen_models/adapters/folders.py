@@ -42,6 +42,26 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 
 
+class BaseOptions(BaseModel):
+    """How a base model is read beyond its defaults; None keeps a default.
+
+    Attributes:
+        image_size: Side of the images in pixels.
+        max_tokens: Longest prompt in tokens.
+        lower_case: Lower-case prompts before they are encoded.
+        prior: The prior of Kandinsky 2.2's decoder: hub name or folder.
+        prior_noise_schedule: Noise levels of Kandinsky 2.2's prior: those of MMCP's code, or its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int | None = Field(default=None, ge=8)
+    max_tokens: int | None = Field(default=None, ge=2)
+    lower_case: bool | None = None
+    prior: str | None = None
+    prior_noise_schedule: Literal["authors", "unclip"] | None = None
+
+
 class AdapterFacts(BaseModel):
     """What an adapter belongs to.
 
@@ -49,6 +69,7 @@ class AdapterFacts(BaseModel):
         family: Family of the generator.
         base_model: Hub name or folder of the base weights.
         base_revision: Commit of the hub, if it is known.
+        base_options: How the base was read beyond its defaults: image size, longest prompt, prior.
         base_sha256: Hash of the base weights, if they were a folder.
     """
 
@@ -57,6 +78,7 @@ class AdapterFacts(BaseModel):
     family: AdapterFamily
     base_model: str
     base_revision: str | None = None
+    base_options: BaseOptions = BaseOptions()
     base_sha256: str | None = None
 
 

@@ -21,7 +21,7 @@ from medgen_models.protocol import Conditioning, LatentMoments
 class DitModel:
     """A class-conditional DiT: frozen autoencoder, denoiser, class names.
 
-    A prompt is a class name or a text that names one class. `learns_variance` says that `denoise_with_variance`
+    A prompt is a class name or a text that names one class. `denoise_with_variance`
     gives, beside the prediction, what the variational bound trains; samplers here do without it.
 
     Raises:
@@ -32,7 +32,6 @@ class DitModel:
     self_conditioning = False
     embeds_guidance = False
     decodes_to_pixels = True
-    learns_variance = True
     max_tokens = None
 
     def __init__(

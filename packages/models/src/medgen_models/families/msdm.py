@@ -22,7 +22,6 @@ class MsdmModel:
     family = "msdm"
     embeds_guidance = False
     decodes_to_pixels = True
-    learns_variance = False
 
     def __init__(
         self, vae: MsdmAutoencoder, unet: MsdmUNet, prompt_encoder: PromptEncoder, diffusion: Diffusion

@@ -14,7 +14,8 @@ class DenoiserConfig(BaseModel):
     """How the denoiser is trained; the defaults suit `msdm-tiny`.
 
     `selection` says which weights become the model: the last ones, or those with the lowest loss on the
-    validation split at fixed noise. `cache: false` encodes at every step, jittering colours anew.
+    validation split at fixed noise. `vb_weight` weighs the variational bound where the variance is learned (DiT).
+    `cache: false` encodes at every step, jittering colours anew.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +28,7 @@ class DenoiserConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     loss: LossKind = "l2"
+    vb_weight: float = Field(default=1.0, ge=0)
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
     context_dropout: float = Field(default=0.1, ge=0, lt=1)
     self_conditioning_probability: float = Field(default=0.5, ge=0, le=1)

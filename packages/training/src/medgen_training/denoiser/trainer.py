@@ -6,11 +6,12 @@ Shapes: B batch, C latent channels, H x W latent size.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from medgen_models import Conditioning, MsdmModel
+from medgen_models import Conditioning, Diffusion, TextToImageModel
+from medgen_models.protocol import LearnsVariance
 from torch import Tensor, nn
 
 from medgen_training.batches import BatchSource
@@ -29,6 +30,13 @@ from medgen_training.losses import prediction_loss
 from medgen_training.order import batch_rows, stream_generator, stream_seed
 from medgen_training.schedules import lr_factor
 from medgen_training.train_log import OnEvent, TrainLog
+from medgen_training.variational_bound import hybrid_loss
+
+
+class TrainableModel(TextToImageModel, Protocol):
+    """A family whose denoiser is trained whole; the trainer may put a wrapper in its place."""
+
+    denoiser: Any
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class ValidationBatch:
 
 
 def train_denoiser(
-    model: MsdmModel,
+    model: TrainableModel,
     source: BatchSource,
     prompts: PromptTable,
     config: DenoiserConfig,
@@ -89,9 +97,7 @@ def train_denoiser(
         prompt_rows = prompts.draw_rows(images, config.context_dropout, generator)
         latents, conditioning = source(images, prompt_rows, generator)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        timesteps = torch.randint(model.diffusion.num_timesteps, images.shape, generator=generator).to(
-            latents.device
-        )
+        timesteps = model.diffusion.draw_timesteps(len(images), generator).to(latents.device)
         reuse_estimate = (
             model.self_conditioning
             and float(torch.rand((), generator=generator)) < config.self_conditioning_probability
@@ -141,7 +147,7 @@ def train_denoiser(
 
 
 def denoising_losses(
-    model: MsdmModel,
+    model: TrainableModel,
     latents: Tensor,
     noise: Tensor,
     timesteps: Tensor,
@@ -161,13 +167,26 @@ def denoising_losses(
         with torch.no_grad():
             first_pred = model.denoise(noisy_latents, timesteps, conditioning)
             estimate = model.diffusion.clean_estimate(first_pred, noisy_latents, timesteps)
+    if isinstance(model, LearnsVariance):
+        assert isinstance(model.diffusion, Diffusion)
+        model_pred, variance_pred = model.denoise_with_variance(noisy_latents, timesteps, conditioning)
+        return hybrid_loss(
+            model.diffusion,
+            latents,
+            noise,
+            timesteps,
+            model_pred,
+            variance_pred,
+            kind=config.loss,
+            vb_weight=config.vb_weight,
+        )
     model_pred = model.denoise(noisy_latents, timesteps, conditioning, estimate)
     return prediction_loss(model_pred, model.diffusion.target(latents, noise, timesteps), config.loss)
 
 
 @torch.no_grad()
 def validation_loss(
-    model: MsdmModel, ema: ExponentialMovingAverage, batch: ValidationBatch, config: DenoiserConfig
+    model: TrainableModel, ema: ExponentialMovingAverage, batch: ValidationBatch, config: DenoiserConfig
 ) -> Tensor:
     """Return the mean loss of the averaged weights on a fixed batch, a scalar; the weights stay as they were."""
     network: nn.Module = model.denoiser

@@ -1,0 +1,149 @@
+"""Latents and conditions of an adapter's training: from the cache, or from the encoders at every step.
+
+Shapes: N images, P unique prompts, B batch, C latent channels, H x W latent size, S image size.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from medgen_models import Conditioning, LatentMoments, TextToImageModel
+from medgen_models.protocol import Cascade, ImageConditioned
+from torch import Tensor
+
+from medgen_training.cache import (
+    LatentVariants,
+    OnProgress,
+    PromptTable,
+    image_conditions,
+    image_encoder_sha256,
+    latent_moments,
+    prompt_embeddings,
+    text_encoder_sha256,
+    to_pixel_values,
+)
+
+# Image rows [B] and a generator to latents [B, C, H, W].
+LatentSource = Callable[[Tensor, torch.Generator], Tensor]
+# Image rows [B] and prompt rows [B] to conditions, B rows.
+ConditionSource = Callable[[Tensor, Tensor], Conditioning]
+
+
+@dataclass(frozen=True)
+class CachedLatents:
+    """Fresh latents from cached moments at every step."""
+
+    moments: LatentMoments  # mean and std, each [N, C, H, W]
+    device: torch.device
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return latents [B, C, H, W] of image rows [B]."""
+        chosen = LatentMoments(self.moments.mean[images], self.moments.std[images])
+        latents = chosen.sample(torch.randn(chosen.mean.shape, generator=generator))
+        return latents.to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class LiveLatents:
+    """Latents from the encoder at every step."""
+
+    model: TextToImageModel
+    images: Tensor  # [N, 3, S, S] uint8
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return latents [B, C, H, W] of image rows [B]."""
+        moments = self.model.encode_images(to_pixel_values(self.images[images], self.model.device))
+        return moments.sample(torch.randn(moments.mean.shape, generator=generator).to(moments.mean))
+
+
+@dataclass(frozen=True)
+class CachedPrompts:
+    """Prompts whose encoder is frozen, encoded once."""
+
+    conditioning: Conditioning  # P rows
+    device: torch.device
+
+    def __call__(self, images: Tensor, prompt_rows: Tensor) -> Conditioning:
+        """Return the prompts of prompt rows [B]."""
+        del images
+        return self.conditioning[prompt_rows].to(self.device)
+
+
+@dataclass(frozen=True)
+class LivePrompts:
+    """Prompts encoded at every step, by an encoder that learns."""
+
+    model: TextToImageModel
+    prompts: Sequence[str]
+
+    def __call__(self, images: Tensor, prompt_rows: Tensor) -> Conditioning:
+        """Return the prompts of prompt rows [B], with gradients into the encoder's adapter."""
+        del images
+        return self.model.encode_prompts([self.prompts[row] for row in prompt_rows.tolist()])
+
+
+@dataclass(frozen=True)
+class CachedImageConditions:
+    """What a decoder is conditioned on: the embedding of the image itself."""
+
+    conditioning: Conditioning  # N rows
+    device: torch.device
+
+    def __call__(self, images: Tensor, prompt_rows: Tensor) -> Conditioning:
+        """Return the embeddings of image rows [B]."""
+        del prompt_rows
+        return self.conditioning[images].to(self.device)
+
+
+def latent_source(
+    model: TextToImageModel,
+    images: Tensor,
+    cache_dir: Path,
+    *,
+    cache: bool,
+    on_progress: OnProgress | None = None,
+) -> LatentSource:
+    """Return where latents of images [N, 3, S, S] uint8 come from, filling the cache first if it is wanted."""
+    if not cache:
+        return LiveLatents(model, images)
+    moments = latent_moments(
+        model,
+        images,
+        LatentVariants(),
+        cache_dir,
+        vae_sha256=image_encoder_sha256(model),
+        on_progress=on_progress,
+    )
+    return CachedLatents(LatentMoments(moments.mean[0], moments.std[0]), model.device)
+
+
+def condition_source(
+    model: TextToImageModel,
+    images: Tensor,
+    prompts: PromptTable,
+    cache_dir: Path,
+    *,
+    cache: bool,
+    text_encoder_learns: bool,
+) -> ConditionSource:
+    """Return where conditions come from; what a frozen encoder gives is computed once if `cache` is wanted."""
+    if isinstance(model, ImageConditioned):
+        encoded = image_conditions(
+            model, images, cache_dir, image_encoder_sha256=image_encoder_sha256(model), device=model.device
+        )
+        return CachedImageConditions(encoded, model.device)
+    if text_encoder_learns or not cache:
+        return LivePrompts(model, prompts.prompts)
+    table = prompt_embeddings(
+        model, prompts.prompts, cache_dir, text_encoder_sha256=text_encoder_sha256(model)
+    )
+    return CachedPrompts(table, model.device)
+
+
+def unconditional_like(model: TextToImageModel, source: ConditionSource, images: Tensor) -> Conditioning:
+    """Return the unconditional condition for every image row [B], for guidance."""
+    if isinstance(model, Cascade):
+        return model.unconditional(len(images))
+    return source(images, torch.zeros(len(images), dtype=torch.long))  # row 0 is the empty prompt
