@@ -14,6 +14,7 @@ from medgen_models.families.dit import load_dit
 from medgen_models.families.flux import load_flux
 from medgen_models.families.msdm import MsdmModel, load_msdm, untrained_msdm
 from medgen_models.families.pixart import load_pixart
+from medgen_models.families.sdxl import load_sdxl
 from medgen_models.families.stable_diffusion import load_sd
 from medgen_models.model_source import ModelSource
 from medgen_models.msdm.presets import MsdmPresetName
@@ -31,9 +32,10 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "msdm": Family(("MsdmPipeline",), lambda source: load_msdm(Path(source.name_or_dir))),
     "dit": Family(("ClassDitPipeline",), lambda source: load_dit(Path(source.name_or_dir))),
-    "flux": Family(("FluxPipeline",), load_flux),
+    "flux": Family(("FluxPipeline",), load_flux, ("image_size", "max_tokens")),
     "pixart": Family(("PixArtAlphaPipeline",), load_pixart, ("image_size", "max_tokens", "lower_case")),
     "sd": Family(("StableDiffusionPipeline",), load_sd, ("image_size",)),
+    "sdxl": Family(("StableDiffusionXLPipeline",), load_sdxl, ("image_size",)),
 }
 
 

@@ -209,7 +209,8 @@ def test_half_precision_weights_with_float32_adapters_keep_the_dtype_of_the_late
 
 
 def test_size_and_prompt_length_can_be_chosen(folder: Path) -> None:
-    model = load_flux(ModelSource(str(folder)), image_size=32, max_tokens=20)
+    options = {"image_size": 32, "max_tokens": 20}
+    model = load_base(ModelSource(str(folder)), family="flux", options=options)
     assert (model.image_size, model.latent_shape) == (32, (4, 16, 16))
     assert model.diffusion.shift == config_to_flow(DEV_CONFIG, num_patches=64).shift
     assert model.encode_prompts(["a polyp"]).prompt_embeds.shape == (1, 20, 32)
