@@ -26,7 +26,7 @@ class Guidance:
     """How predictions with and without a prompt are mixed, and where gradients go.
 
     `through_unconditional = False` takes the prediction of the empty prompt for a constant: a third less work, and
-    a biased gradient.
+    another gradient, in which the g-fold conditional half stands alone.
     """
 
     scale: float
