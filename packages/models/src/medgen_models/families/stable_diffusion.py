@@ -13,7 +13,7 @@ from medgen_models.diffusion import Diffusion
 from medgen_models.model_source import ModelSource
 from medgen_models.noise_schedulers import config_to_diffusion, diffusion_to_scheduler
 from medgen_models.protocol import Conditioning, LatentMoments
-from medgen_models.text_encoder import PromptEncoder
+from medgen_models.text_encoder import HiddenStates, PromptEncoder
 
 
 class StableDiffusionModel:
@@ -143,7 +143,9 @@ def load_sd(source: ModelSource, *, image_size: int | None = None) -> StableDiff
     )
 
 
-def load_clip(source: ModelSource, model_class: Any, part: str, tokenizer_part: str) -> PromptEncoder:
+def load_clip(
+    source: ModelSource, model_class: Any, part: str, tokenizer_part: str, *, states: HiddenStates = "last"
+) -> PromptEncoder:
     """Load the CLIP text encoder of a Stable Diffusion, whose padding is as visible as the prompt.
 
     Args:
@@ -151,8 +153,9 @@ def load_clip(source: ModelSource, model_class: Any, part: str, tokenizer_part: 
         model_class: With or without projection.
         part: Subfolder of the text model.
         tokenizer_part: Subfolder of the tokenizer.
+        states: Which hidden states condition the UNet.
     """
     text_model, tokenizer = source.module(model_class, part), source.tokenizer(tokenizer_part)
     # A tokenizer without config knows no limit, a text model always does.
     max_tokens = min(tokenizer.model_max_length, text_model.config.max_position_embeddings)
-    return PromptEncoder(text_model, tokenizer, max_tokens, uses_mask=False)
+    return PromptEncoder(text_model, tokenizer, max_tokens, states=states, uses_mask=False)
