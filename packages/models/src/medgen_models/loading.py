@@ -12,6 +12,7 @@ import torch
 from medgen_models.errors import MissingModelError, UnusableModelError
 from medgen_models.families.dit import load_dit
 from medgen_models.families.flux import load_flux
+from medgen_models.families.hunyuan_dit import load_hunyuan_dit
 from medgen_models.families.msdm import MsdmModel, load_msdm, untrained_msdm
 from medgen_models.families.pixart import load_pixart
 from medgen_models.families.sdxl import load_sdxl
@@ -32,6 +33,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "msdm": Family(("MsdmPipeline",), lambda source: load_msdm(Path(source.name_or_dir))),
     "dit": Family(("ClassDitPipeline",), lambda source: load_dit(Path(source.name_or_dir))),
+    "hunyuan-dit": Family(("HunyuanDiTPipeline",), load_hunyuan_dit, ("image_size",)),
     "flux": Family(("FluxPipeline",), load_flux, ("image_size", "max_tokens")),
     "pixart": Family(("PixArtAlphaPipeline",), load_pixart, ("image_size", "max_tokens", "lower_case")),
     "sd": Family(("StableDiffusionPipeline",), load_sd, ("image_size",)),
