@@ -208,6 +208,17 @@ def test_half_precision_weights_with_float32_adapters_keep_the_dtype_of_the_late
     assert (half - expected).square().mean() < 0.01 * expected.square().mean()
 
 
+def test_double_weights_are_followed(flux: FluxModel, folder: Path) -> None:
+    model = load_flux(ModelSource(str(folder), dtype=torch.float64))
+    latents, timesteps = normal(2, *model.latent_shape), torch.tensor([900.0, 100.0])
+    prompts = ["a polyp", "an ulcer"]
+    with torch.no_grad():
+        double = model.denoise(latents.double(), timesteps, model.encode_prompts(prompts))
+        expected = flux.denoise(latents, timesteps, flux.encode_prompts(prompts))
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double, expected.double(), rtol=1e-3, atol=1e-4)
+
+
 def test_size_and_prompt_length_can_be_chosen(folder: Path) -> None:
     options = {"image_size": 32, "max_tokens": 20}
     model = load_base(ModelSource(str(folder)), family="flux", options=options)

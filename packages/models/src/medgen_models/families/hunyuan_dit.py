@@ -157,9 +157,10 @@ class HunyuanDitModel:
         num_images, _, height, width = noisy_latents.shape
         side = downsampling_of(self.vae)
         sizes = (*ORIGINAL_SIZE, height * side, width * side, *CROP_CORNER)
-        image_meta_size = torch.tensor([sizes], dtype=dtype, device=noisy_latents.device)
+        # Filled on the device: a tensor made of a list would wait for it.
+        columns = [noisy_latents.new_full((num_images,), each, dtype=dtype) for each in sizes]
         return {
-            "image_meta_size": image_meta_size.repeat(num_images, 1),
+            "image_meta_size": torch.stack(columns, dim=1),
             "style": torch.zeros(num_images, dtype=torch.long, device=noisy_latents.device),
         }
 
