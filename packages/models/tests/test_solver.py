@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from medgen_models import Diffusion, SolverStep, ddim_steps, dpm_solver_steps
-from medgen_models.solver import solver_steps
+from medgen_models.solver import highest_timestep, solver_steps
 from torch import Tensor
 
 
@@ -44,6 +44,40 @@ def test_dpm_solver_equals_diffusers(num_steps: int, prediction_type: str) -> No
     assert [step.timestep for step in steps] == scheduler.timesteps.tolist()
     # The scheduler keeps its table of sigmas in float32, which bounds the agreement.
     torch.testing.assert_close(run(steps, diffusion, noise), z, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("num_steps", [5, 20])
+def test_noise_prediction_on_the_cosine_schedule_starts_below_its_end(num_steps: int) -> None:
+    diffusion = Diffusion("epsilon", "cosine")
+    scheduler = DPMSolverMultistepScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        algorithm_type="dpmsolver++",
+        lambda_min_clipped=-5.1,
+    )
+    scheduler.set_timesteps(num_steps)
+    steps = dpm_solver_steps(diffusion, num_steps)
+    assert [step.timestep for step in steps] == scheduler.timesteps.tolist()
+    assert (
+        steps[0].timestep == ddim_steps(diffusion, num_steps)[0].timestep == highest_timestep(diffusion) < 999
+    )
+    noise = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = noise
+    for timestep in scheduler.timesteps:
+        z = scheduler.step(denoiser(z, int(timestep)), timestep, z).prev_sample
+    # The first estimate is 164 times the noise; it is that which the tolerance is relative to.
+    torch.testing.assert_close(run(steps, diffusion, noise), z, rtol=1e-4, atol=1e-3)
+
+
+def test_all_other_schedules_are_sampled_from_their_end() -> None:
+    others = [
+        Diffusion("v", "cosine"),
+        Diffusion("sample", "cosine"),
+        Diffusion("epsilon"),
+        Diffusion("epsilon", "linear", 1e-4, 0.02),
+        Diffusion("epsilon", "scaled-linear", 0.00085, 0.012),
+    ]
+    assert [highest_timestep(diffusion) for diffusion in others] == [999] * 5
+    assert highest_timestep(Diffusion("epsilon", "cosine")) == 995
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])

@@ -18,6 +18,8 @@ from medgen_models.diffusion import Diffusion, FlowMatching, NoiseProcess
 
 SolverName = Literal["dpm-solver++", "ddim", "euler"]
 
+LOWEST_HALF_LOG_SNR = -5.1  # log(a / s) at which noise prediction starts
+
 
 @dataclass(frozen=True)
 class SolverStep:
@@ -30,16 +32,31 @@ class SolverStep:
     c_noise: float = 0.0
 
 
+def highest_timestep(diffusion: Diffusion) -> int:
+    """Return the timestep that sampling starts from: T - 1, or a lower one where noise prediction asks for it.
+
+    An error of the predicted noise is an error of the estimate s / a times as large: 20,000 times at the end of the
+    cosine schedule. So noise prediction starts where log(a / s) is not below `LOWEST_HALF_LOG_SNR`, as the code of
+    DPM-Solver's authors has it; the linear schedules of the families here end above it.
+    """
+    last = diffusion.num_timesteps - 1
+    if diffusion.prediction_type != "epsilon":
+        return last
+    alphas = diffusion.alphas_cumprod
+    half_log_snr = (alphas / (1 - alphas)).log() / 2
+    return last - int((half_log_snr < LOWEST_HALF_LOG_SNR).sum())
+
+
 def dpm_solver_steps(diffusion: Diffusion, num_inference_steps: int) -> list[SolverStep]:
     """Return the steps of DPM-Solver++(2M) with a first-order last step to zero noise.
 
     z_t = (s_t / s_s) z_s - a_t (exp(-h) - 1) D,  h = l_t - l_s,  l = log(a / s)
     D = (1 + 1 / 2r) x0 - (1 / 2r) x0_previous,   r = h_previous / h   (Lu et al. 2022, algorithm 2)
 
-    Timesteps lie on `linspace(0, T - 1, n + 1)`, without its lowest point.
+    Timesteps lie on `linspace(0, highest_timestep, n + 1)`, without its lowest point.
     """
     _check_steps(diffusion, num_inference_steps)
-    grid = torch.linspace(0, diffusion.num_timesteps - 1, num_inference_steps + 1, dtype=torch.float64)
+    grid = torch.linspace(0, highest_timestep(diffusion), num_inference_steps + 1, dtype=torch.float64)
     timesteps = [int(t) for t in grid.round().flip(0)[:-1]]
     alphas = [math.sqrt(float(diffusion.alphas_cumprod[t])) for t in timesteps]
     sigmas = [math.sqrt(1 - alpha**2) for alpha in alphas]
@@ -68,12 +85,12 @@ def ddim_steps(diffusion: Diffusion, num_inference_steps: int, eta: float = 0.0)
     z_p = sqrt(a_p) x0 + sqrt(1 - a_p - s^2) e + s n          (Song et al. 2021, eq. 12)
     s = eta sqrt((1 - a_p) / (1 - a_t)) sqrt(1 - a_t / a_p)    (eq. 16)
 
-    Timesteps lie on `linspace(0, T - 1, n)`; the last step returns the estimate, without noise (MSDM).
+    Timesteps lie on `linspace(0, highest_timestep, n)`; the last step returns the estimate, without noise (MSDM).
     """
     _check_steps(diffusion, num_inference_steps)
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
-    grid = torch.linspace(diffusion.num_timesteps - 1, 0, num_inference_steps, dtype=torch.float64)
+    grid = torch.linspace(highest_timestep(diffusion), 0, num_inference_steps, dtype=torch.float64)
     timesteps = [int(t) for t in grid]
     alphas = [float(diffusion.alphas_cumprod[t]) for t in timesteps]
     steps = []
@@ -135,7 +152,6 @@ def solver_steps(
 
 
 def _check_steps(diffusion: Diffusion, num_inference_steps: int) -> None:
-    if not 1 <= num_inference_steps <= diffusion.num_timesteps:
-        raise ValueError(
-            f"num_inference_steps must lie in [1, {diffusion.num_timesteps}], got {num_inference_steps}"
-        )
+    most = highest_timestep(diffusion) + 1
+    if not 1 <= num_inference_steps <= most:
+        raise ValueError(f"num_inference_steps must lie in [1, {most}], got {num_inference_steps}")
