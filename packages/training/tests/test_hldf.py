@@ -122,7 +122,7 @@ def draw_with_diffusers(
     return latents
 
 
-class WideSolver(DPMSolverMultistepScheduler):
+class WideSolver(DPMSolverMultistepScheduler):  # type: ignore[misc]
     """The scheduler of diffusers with float64 in the two places where it narrows to float32."""
 
     def widen(self, diffusion: Diffusion) -> None:
@@ -135,7 +135,7 @@ class WideSolver(DPMSolverMultistepScheduler):
         if self.step_index is None:
             self._init_step_index(timestep)
         estimate = self.convert_model_output(model_output, sample=sample)
-        self.model_outputs = [self.model_outputs[1], estimate]
+        self.model_outputs: list[Any] = [self.model_outputs[1], estimate]
         if self.step_index in {0, len(self.timesteps) - 1}:
             sample = self.dpm_solver_first_order_update(estimate, sample=sample)
         else:
