@@ -11,6 +11,7 @@ import typer
 from medgen_cli.commands.caption import caption
 from medgen_cli.commands.classify import classify
 from medgen_cli.commands.data import data
+from medgen_cli.commands.export import export
 from medgen_cli.commands.report import report
 from medgen_cli.commands.run import demo, run
 from medgen_cli.commands.sample import sample
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (data, caption, train, sample, score, classify, report, run, demo):
+for _command in (data, caption, train, sample, score, classify, export, report, run, demo):
     app.command()(_command)
 
 

@@ -36,15 +36,21 @@ def base_sha256(name_or_dir: str) -> str | None:
 
 
 def load_adapted(
-    adapter_dir: Path, *, base: str | None = None, dtype: BaseDtype = "float32", device: str = "cpu"
+    adapter_dir: Path,
+    *,
+    base: str | None = None,
+    dtype: BaseDtype = "float32",
+    device: str = "cpu",
+    merge: bool = True,
 ) -> Any:
-    """Load an adapter with its base model, merged into one.
+    """Load an adapter with its base model.
 
     Args:
         adapter_dir: Folder that training left.
         base: Where the base model is now, if not where it was in training.
         dtype: Of the merged weights.
         device: Where to.
+        merge: Add the adapter to the base weights; else its layers stay beside them, which is slower to sample.
 
     Raises:
         AdapterError: If the adapter does not fit the base, or the base's weights are others than in training.
@@ -65,7 +71,7 @@ def load_adapted(
     model = load_pretrained(facts, device=device)
     parts = model.components()
     record = load_adapter(adapter_dir, parts, family=facts.family, base_sha256=base_sha256(facts.base_model))
-    for part in record.parts:
+    for part in record.parts if merge else ():
         merge_adapter(parts[part])
     if dtype != "float32":
         for module in parts.values():
