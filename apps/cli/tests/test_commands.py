@@ -196,8 +196,16 @@ def test_what_cannot_be_scored_is_refused(medgen: Call, tmp_path: Path, one_clea
     )
     unknown = medgen("score", root, root, "--extractor", "inception-v9", "--device", "cpu")
     assert "expected one of efficientnet-lite0, inception:64" in one_clear_error(unknown, 2)
-    too_few = medgen("score", root, small, "--device", "cpu", "--out", tmp_path / "s.json")
-    assert "2 synthetic images are too few" in one_clear_error(too_few, 3)
+    words = ("score", root, small, "--extractor", "random:0", "--device", "cpu", "--out", tmp_path / "s.json")
+    too_few = medgen(*words, "--metric", "prdc")
+    assert "2 synthetic image(s) are too few" in one_clear_error(too_few, 3)
+    partly = medgen(*words, "--metric", "prdc", "--metric", "frechet", "--json")
+    assert "1 score(s) could not be computed: prdc: k=3 needs more than k images" in one_clear_error(
+        partly, 4
+    )
+    assert [score["name"] for score in json.loads(partly.stdout)["scores"]] == ["frechet"]
+    no_set = medgen(*words, "--metric", "privacy")
+    assert "so it has no split train to look for copies of" in one_clear_error(no_set, 3)
     (small / "polyps" / "broken.png").write_bytes(b"<html>")
     broken = medgen("score", root, small, "--metric", "kid", "--device", "cpu", "--out", tmp_path / "s.json")
     assert "broken.png" in one_clear_error(broken, 3)

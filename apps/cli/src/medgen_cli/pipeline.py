@@ -10,17 +10,19 @@ from typing import Any
 from medgen_data.captions import CaptionRow, read_captions
 from medgen_data.image_folder import ImageDataset, read_image_folder
 from medgen_data.problems import DataError
+from medgen_training import AdapterTrainConfig
 
 from medgen_cli.errors import OK, PARTIAL, Terminated, describe
 from medgen_cli.output import print_note
 from medgen_cli.plan import PlannedImage, own_texts, plan_images, texts_of_records
 from medgen_cli.progress import ProgressLine
 from medgen_cli.provenance import git_commit, peak_memory, versions
-from medgen_cli.recipes import Recipe
+from medgen_cli.recipes import Recipe, describe_generator, result_name
 from medgen_cli.run_folder import RunFolder, StageOutcome, Status, open_run, write_crash_file
 from medgen_cli.stages.captions import make_captions
 from medgen_cli.stages.classification import classify_datasets
 from medgen_cli.stages.data import make_dataset, source_fingerprint
+from medgen_cli.stages.privacy import AUDIT_NAME
 from medgen_cli.stages.scoring import files_of_dataset, score_files
 from medgen_cli.stages.synthesis import SyntheticSetCard, draw_images, draw_untrained_images
 from medgen_cli.stages.training import train_model
@@ -77,6 +79,7 @@ class _Walk:
         self.dataset_dir = run.run_dir / "data" / "dataset"
         self.captions_file = run.run_dir / "captions" / "captions.jsonl"
         self.train_dir = run.run_dir / "train"
+        self.generator_dir = self.train_dir / result_name(recipe.train)
         self.synthetic_dir = run.run_dir / "synthetic" / "dataset"
         self.untrained_dir = run.run_dir / "synthetic" / "untrained"
         self.scores_dir = run.run_dir / "scores"
@@ -147,20 +150,34 @@ class _Walk:
                 progress=progress,
             )
             files = tuple(sorted(file for file in model_dir.rglob("*") if file.is_file()))
-            return StageOutcome(files, {"model_sha256": model_sha256(model_dir)})
+            return StageOutcome(files, {f"{model_dir.name}_sha256": model_sha256(model_dir)})
 
-        inputs = [*self.run.outputs_of("data"), *self.run.outputs_of("captions")]
+        inputs = [*self.run.outputs_of("data"), *self.run.outputs_of("captions"), *self._local_models()]
         self._stage("train", [self.settings["train"], self.settings["caption"]["dataset_texts"]], inputs, do)
+
+    def _local_models(self) -> list[str]:
+        """Return the hashes of the folders that an adapter's training reads: other weights, another training."""
+        train = self.recipe.train
+        if not isinstance(train, AdapterTrainConfig):
+            return []
+        from medgen_models import model_sha256
+
+        folders = [Path(name) for name in (train.base, train.prior_base) if name and Path(name).is_dir()]
+        hashes = [model_sha256(folder) for folder in folders]
+        for folder, sha256 in zip(folders, hashes, strict=True):
+            self.run.add_input(folder, sha256)
+        return hashes
 
     def sample(self) -> None:
         def do(progress: ProgressLine) -> StageOutcome:
             drawn = draw_images(
-                self.train_dir / "model",
+                self.generator_dir,
                 self.plan,
                 self.recipe.sample.sampling(),
                 self.synthetic_dir,
-                card=self._card(f"{self.recipe.train.preset} trained on {self.dataset.card.name}"),
+                card=self._card(f"{describe_generator(self.recipe.train)} trained on {self.dataset.card.name}"),
                 device=self.device,
+                options=self.recipe.sample.generator_options(),
                 on_progress=progress,
             )
             files = [self.synthetic_dir / "dataset.json", self.synthetic_dir / "metadata.jsonl"]
@@ -178,11 +195,12 @@ class _Walk:
             self.plan,
             self.recipe.sample.sampling(),
             self.untrained_dir,
-            preset=self.recipe.train.preset,
-            text_encoder=self.recipe.train.text_encoder,
+            trained=self.recipe.train,
+            model_dir=self.generator_dir,
             seed=self.recipe.seed,
-            card=self._card(f"{self.recipe.train.preset} without training, seed {self.recipe.seed}"),
+            card=self._card(f"{describe_generator(self.recipe.train)} without training, seed {self.recipe.seed}"),
             device=self.device,
+            options=self.recipe.sample.generator_options(),
             on_progress=lambda done, total: progress(done, total, phase="untrained"),
         )
 
@@ -200,9 +218,12 @@ class _Walk:
                     self.scores_dir / name,
                     seed=self.recipe.seed,
                     device=self.device,
+                    # The untrained model has seen no image that it could give back.
+                    trained_on=self.dataset if dataset_dir == self.synthetic_dir else None,
                     on_progress=progress,
                 )
-            return StageOutcome(tuple(self.scores_dir / name for name in sheets), {})
+            written = [name for name in (*sheets, AUDIT_NAME) if (self.scores_dir / name).is_file()]
+            return StageOutcome(tuple(self.scores_dir / name for name in written), {})
 
         inputs = [*self.run.outputs_of("data"), *self.run.outputs_of("synthetic")]
         self._stage("scores", self.settings["score"], inputs, do)

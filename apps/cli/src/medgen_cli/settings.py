@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from medgen_cli.plan import DatasetTexts
 
 DataKind = Literal["phantoms", "image-folder", "class-folders", "csv", "ham10000", "medvqa-gi"]
-Metric = Literal["frechet", "kid", "prdc", "frechet-limit", "kid-subsets", "inception-score", "colour"]
+Metric = Literal[
+    "frechet", "kid", "prdc", "frechet-limit", "kid-subsets", "inception-score", "colour", "privacy"
+]
 Policy = Literal["center-crop", "pad", "squash"]
 
 
@@ -90,12 +92,15 @@ class ScoreSettings(Settings):
         extractor: Feature extractor: efficientnet-lite0, inception:2048, hf:NAME_OR_FOLDER#cls, random:SEED.
         metrics: Scores to compute.
         k: Neighbours of precision, recall, density and coverage.
+        false_positive_rate: Share of innocent images that the metric `privacy` may take for copies; at 0.01 it
+            needs 199 held-out images.
         batch_size: Images encoded at once.
     """
 
     extractor: str = "efficientnet-lite0"
     metrics: tuple[Metric, ...] = Field(default=("frechet", "kid", "prdc"), min_length=1)
     k: int = Field(default=3, ge=1)
+    false_positive_rate: float = Field(default=0.01, gt=0, lt=1)
     batch_size: int = Field(default=32, ge=1)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from medgen_classify import ClassifyConfig
 from medgen_cli.report import build_report
-from medgen_cli.report.numbers import as_interval, as_number, score_name
+from medgen_cli.report.numbers import as_interval, as_number, as_percent, score_name
+from medgen_cli.report.pages import NUM_PAIRS
 from medgen_cli.settings import ScoreSettings
 from medgen_cli.stages.classification import classify_datasets
 from medgen_cli.stages.scoring import files_of_dataset, score_files
@@ -71,6 +72,52 @@ def test_what_the_scores_stage_writes_is_on_the_page(run_dir: Path) -> None:
     figures = json.loads((run_dir / "report.json").read_text())
     assert figures["verdicts"][0]["value"] == document["scores"][0]["value"]
     assert figures["scores"]["real_fingerprint"] == document["real_fingerprint"]
+
+
+def test_what_the_privacy_audit_and_colour_write_is_on_the_page(run_dir: Path) -> None:
+    dataset = read_image_folder(run_dir / "data" / "dataset")
+    document = score_files(
+        files_of_dataset(dataset.select(split="test")),
+        files_of_dataset(read_image_folder(run_dir / "synthetic" / "dataset")),
+        ScoreSettings(extractor="random:0", metrics=("colour", "privacy"), false_positive_rate=0.1),
+        run_dir / "scores" / "scores.json",
+        seed=0,
+        device="cpu",
+        trained_on=dataset,
+    )
+    audit = json.loads((run_dir / "scores" / "privacy.json").read_text())
+    html = html_text(build_report(run_dir))
+    for score in document["scores"]:
+        assert score_name(score["name"]) in html
+        assert f">{as_interval(tuple(score['interval']))}</td>" in html
+    assert "<summary>Class by class</summary>" in html
+    assert f"Share of copies: <b>{as_percent(audit['copy_rate'])}</b>" in html
+    for pair in audit["pairs"][:NUM_PAIRS]:
+        assert f"{pair['synthetic_id']} | {pair['train_id']}" in html
+    figures = json.loads((run_dir / "report.json").read_text())
+    (verdict,) = [row for row in figures["verdicts"] if row["key"] == "copy_rate"]
+    assert (verdict["value"], verdict["interval"]) == (audit["copy_rate"], audit["interval"])
+    assert figures["privacy"]["num_flagged"] == audit["num_flagged"]
+
+
+def test_pairs_of_images_that_were_drawn_anew_are_not_shown(run_dir: Path) -> None:
+    dataset = read_image_folder(run_dir / "data" / "dataset")
+    synthetic = read_image_folder(run_dir / "synthetic" / "dataset")
+    settings = ScoreSettings(extractor="random:0", metrics=("privacy",), false_positive_rate=0.1)
+    score_files(
+        files_of_dataset(dataset.select(split="test")),
+        files_of_dataset(synthetic),
+        settings,
+        run_dir / "scores" / "scores.json",
+        seed=0,
+        device="cpu",
+        trained_on=dataset,
+    )
+    text = (run_dir / "scores" / "privacy.json").read_text()
+    (run_dir / "scores" / "privacy.json").write_text(text.replace('"synthetic-', '"earlier-'))
+    html = html_text(build_report(run_dir))
+    assert "What each feature space found" in html
+    assert "earlier-" not in html
 
 
 def html_text(report_file: Path) -> str:

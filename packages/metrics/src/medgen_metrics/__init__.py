@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         compare_colours,
         paired_colour_loss,
     )
-    from medgen_metrics.evaluate import score_features, score_image_files
+    from medgen_metrics.evaluate import NoScoreError, score_features, score_image_files
     from medgen_metrics.extract import ExtractedSet, extract_batches, extract_features, extract_many
     from medgen_metrics.feature_files import (
         FeatureCache,
@@ -147,6 +147,7 @@ __all__ = [
     "InceptionExtractor",
     "InceptionScore",
     "MissingWeightsError",
+    "NoScoreError",
     "Objective",
     "ObjectiveImages",
     "ObjectiveScore",
@@ -244,7 +245,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "compare_colours",
         "paired_colour_loss",
     ),
-    "evaluate": ("score_features", "score_image_files"),
+    "evaluate": ("NoScoreError", "score_features", "score_image_files"),
     "score_config": ("DEFAULT_METRICS", "METRICS", "ScoreConfig"),
     "extract": (
         "ExtractedSet",

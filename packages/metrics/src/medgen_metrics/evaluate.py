@@ -22,6 +22,10 @@ from medgen_metrics.score_warnings import feature_warnings, frechet_warnings, im
 Classes = tuple[Sequence[str], Sequence[str]]
 
 
+class NoScoreError(ValueError):
+    """Not one of the metrics can be computed; names the reason of each."""
+
+
 def score_image_files(
     real: Sequence[Path],
     synthetic: Sequence[Path],
@@ -46,7 +50,7 @@ def score_image_files(
     Raises:
         ImageFileError: If a file cannot be decoded.
         MissingWeightsError: If the extractor has no weights on this machine, and each metric needs them.
-        ValueError: If not one metric can be computed. Those that cannot are named, with the reason, in
+        NoScoreError: If not one metric can be computed. Those that cannot are named, with the reason, in
             `not_computed` and in the warnings of the others.
     """
     networks, lacking = _load_networks(config, device)
@@ -83,8 +87,9 @@ def score_features(
 
     Raises:
         FeatureFileError: If the sets live in two feature spaces.
-        ValueError: If a feature is NaN or infinite, or not one metric can be computed. Those that cannot are
-            named, with the reason, in the warnings of the others.
+        ValueError: If a feature is NaN or infinite.
+        NoScoreError: If not one metric can be computed. Those that cannot are named, with the reason, in the
+            warnings of the others.
     """
     not_computed = [f"colour: {_NO_IMAGES}"] if "colour" in config.metrics else []
     return _scores(_trials_of_features(real, synthetic, config, None), config, warnings, not_computed)[0]
@@ -222,7 +227,7 @@ def _scores(
         except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             not_computed.append(f"{trial.metric}: {error}")
     if not measured:
-        raise ValueError(f"no metric can be computed: {'; '.join(not_computed)}")
+        raise NoScoreError(f"no metric can be computed: {'; '.join(not_computed)}")
     reasons = tuple(f"not computed: {reason}" for reason in not_computed)
     scores = tuple(_score(*one, config.seed, warnings, reasons) for one in measured)
     return scores, tuple(not_computed)

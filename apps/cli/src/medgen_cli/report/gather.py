@@ -13,6 +13,7 @@ from medgen_data.problems import DataError, Problem
 
 from medgen_cli.report.sheets import (
     Classification,
+    PrivacyAudit,
     Recognition,
     RunSheet,
     ScoreFile,
@@ -38,6 +39,7 @@ class RunFacts:
     contact_sheet_file: Path | None
     scores: ScoreFile | None
     scores_untrained: ScoreFile | None
+    privacy: PrivacyAudit | None
     classification: Classification | None
     recognition: Recognition | None
     problems: tuple[Problem, ...]
@@ -79,6 +81,7 @@ def gather_run(run_dir: Path) -> RunFacts:
         contact_sheet_file=contact_sheet_file if contact_sheet_file.is_file() else None,
         scores=read_sheet(run_dir / "scores" / "scores.json", ScoreFile),
         scores_untrained=read_sheet(run_dir / "scores" / "scores_untrained.json", ScoreFile),
+        privacy=read_sheet(run_dir / "scores" / "privacy.json", PrivacyAudit),
         classification=read_sheet(run_dir / "classify" / "classification.json", Classification),
         recognition=read_sheet(run_dir / "classify" / "recognition.json", Recognition),
         problems=_read_problems(run_dir),

@@ -68,8 +68,11 @@ def score_name(name: str) -> str:
 
     >>> score_name("frechet"), score_name("weighted_f1")
     ('Fréchet distance', 'weighted f1')
+    >>> score_name("saturation-distance/polyp")
+    'Saturation distance, polyp'
     """
-    return _SCORE_NAMES.get(name, name.replace("_", " "))
+    name, _, label = name.partition("/")
+    return _SCORE_NAMES.get(name, name.replace("_", " ")) + (f", {label}" if label else "")
 
 
 def attribute_name(attribute: str) -> str:
@@ -89,4 +92,15 @@ _SCORE_NAMES = {
     "f1": "F1 of precision and recall",
     "density": "Density",
     "coverage": "Coverage",
+    "frechet-limit": "Fréchet distance of infinitely many images",
+    "kid-subsets": "Kernel distance (KID) of subsets",
+    "inception-score": "Inception Score, mean over splits",
+    "inception-score-std": "Inception Score, deviation over splits",
+    "inception-score-median": "Inception Score, median over splits",
+    "inception-score-whole": "Inception Score of all images",
+    **{f"colour-mean-{channel}": f"Error of mean {channel}" for channel in ("red", "green", "blue")},
+    **{f"colour-std-{channel}": f"Error of {channel} contrast" for channel in ("red", "green", "blue")},
+    "saturation-shift": "Shift of saturation",
+    "saturation-distance": "Saturation distance",
+    "copy-rate": "Share of copies",
 }

@@ -12,7 +12,7 @@ from medgen_data.records import ImageRecord
 from medgen_cli.report.curves import loss_curve, smooth, smoothing_span
 from medgen_cli.report.gather import REPORT_STAGE, RunFacts
 from medgen_cli.report.neighbours import NeighbourSheet, find_neighbours
-from medgen_cli.report.sheets import RunSheet, TrainRow
+from medgen_cli.report.sheets import CopyPair, RunSheet, TrainRow
 from medgen_cli.report.thumbnails import Picture, picture_of, read_picture, spread
 from medgen_cli.report.verdicts import Verdict, verdicts
 
@@ -58,6 +58,15 @@ class ShownPair:
 
 
 @dataclass(frozen=True)
+class ShownCopy:
+    """A synthetic image beside the training image that the privacy audit found nearest to it."""
+
+    pair: CopyPair
+    synthetic: Picture
+    real: Picture
+
+
+@dataclass(frozen=True)
 class CaptionExample:
     """An image and the caption it was trained with."""
 
@@ -78,6 +87,7 @@ class Page:
     curves: tuple[Curve, ...]
     neighbours: NeighbourSheet | None
     pairs: tuple[ShownPair, ...]
+    copies: tuple[ShownCopy, ...]
     contact_sheet: Picture | None
     caption_examples: tuple[CaptionExample, ...]
     settings: tuple[tuple[str, str], ...]
@@ -100,6 +110,7 @@ def compose_page(facts: RunFacts) -> Page:
         curves=_curves(facts.train_rows or ()),
         neighbours=neighbours,
         pairs=_pairs(facts, neighbours),
+        copies=_copies(facts),
         contact_sheet=_contact_sheet(facts),
         caption_examples=_caption_examples(facts),
         settings=tuple(_settings(facts.run)) if facts.run else (),
@@ -192,6 +203,23 @@ def _pairs(facts: RunFacts, neighbours: NeighbourSheet | None) -> tuple[ShownPai
             real=picture_of(facts.dataset, real[pair.neighbour_id]),
         )
         for pair in neighbours.pairs[:NUM_PAIRS]
+    )
+
+
+def _copies(facts: RunFacts) -> tuple[ShownCopy, ...]:
+    if facts.privacy is None or facts.synthetic is None or facts.dataset is None:
+        return ()
+    synthetic = {record.record_id: record for record in facts.synthetic.records}
+    real = {record.record_id: record for record in facts.dataset.records}
+    return tuple(
+        ShownCopy(
+            pair,
+            picture_of(facts.synthetic, synthetic[pair.synthetic_id]),
+            picture_of(facts.dataset, real[pair.train_id]),
+        )
+        for pair in facts.privacy.pairs[:NUM_PAIRS]
+        # The audit may be of images that were drawn anew since.
+        if pair.synthetic_id in synthetic and pair.train_id in real
     )
 
 

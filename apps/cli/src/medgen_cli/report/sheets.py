@@ -61,6 +61,7 @@ class Extractor(Sheet):
     """What turned images into features."""
 
     id: str
+    revision: str | None = None  # commit of a hub repository
     sha256: str | None = None
 
 
@@ -85,16 +86,75 @@ class ScoreFile(Sheet):
     scores: tuple[Score, ...]
     real_fingerprint: str | None = None
     synthetic_fingerprint: str | None = None
+    not_computed: tuple[str, ...] = ()  # "metric: reason"
+
+    @property
+    def overall(self) -> tuple[Score, ...]:
+        """Scores of whole sets."""
+        return tuple(score for score in self.scores if "/" not in score.name)
+
+    @property
+    def of_classes(self) -> tuple[Score, ...]:
+        """Scores of single classes, named SCORE/CLASS."""
+        return tuple(score for score in self.scores if "/" in score.name)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """All warnings of the file, each once, in order."""
-        return tuple(dict.fromkeys(warning for score in self.scores for warning in score.warnings))
+        """All warnings of the file and what could not be computed, each once, in order."""
+        warnings = [warning for score in self.scores for warning in score.warnings]
+        return tuple(dict.fromkeys([*warnings, *(f"not computed: {reason}" for reason in self.not_computed)]))
 
     @property
     def extractors(self) -> tuple[tuple[Extractor, str | None], ...]:
         """What made the features, with the preprocessing before it; each once, in order."""
         return tuple(dict.fromkeys((score.extractor, score.preprocessing) for score in self.scores))
+
+
+class CopyThreshold(Sheet):
+    """How near to a training image is too near, in one feature space."""
+
+    distance: float
+    false_positive_rate: float
+    rate_bound: float  # 95% upper bound of the rate for these held-out images
+
+
+class CopySpace(Sheet):
+    """What one feature space found."""
+
+    extractor: Extractor
+    threshold: CopyThreshold
+    num_flagged: int
+    authenticity: float
+    authenticity_interval: Interval
+    median_distance_ratio: float
+    holdout_median_distance_ratio: float
+
+
+class CopyPair(Sheet):
+    """A synthetic image beside the training image that it is most suspiciously near to."""
+
+    synthetic_id: str
+    train_id: str
+    flagged: bool
+    suspicion: float  # distance as a share of the threshold; flagged below 1
+    space: str
+    view: str
+
+
+class PrivacyAudit(Sheet):
+    """privacy.json."""
+
+    copy_rate: float
+    interval: Interval
+    num_flagged: int
+    num_synthetic: int
+    num_train: int
+    num_holdout: int
+    false_positive_rate: float
+    expected_by_chance: float
+    spaces: tuple[CopySpace, ...]
+    pairs: tuple[CopyPair, ...] = ()  # most suspicious first
+    warnings: tuple[str, ...] = ()
 
 
 class Figure(Sheet):

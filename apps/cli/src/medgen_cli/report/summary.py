@@ -23,6 +23,7 @@ def summarise(page: Page) -> dict[str, Any]:
         "verdicts": [asdict(verdict) for verdict in page.verdicts],
         "scores": _dump(facts.scores),
         "scores_untrained": _dump(facts.scores_untrained),
+        "privacy": _dump(facts.privacy),
         "recognition": _dump(facts.recognition),
         "classification": _dump(facts.classification),
         "training": [_curve_figures(curve) for curve in page.curves],

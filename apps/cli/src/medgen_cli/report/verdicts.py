@@ -5,7 +5,7 @@ from typing import Literal
 
 from medgen_cli.report.gather import RunFacts
 from medgen_cli.report.numbers import as_interval, as_number, as_percent, as_percent_interval, attribute_name
-from medgen_cli.report.sheets import Score, ScoreFile
+from medgen_cli.report.sheets import PrivacyAudit, Score, ScoreFile
 
 FRECHET = "frechet"
 
@@ -36,7 +36,13 @@ class Verdict:
 
 def verdicts(facts: RunFacts) -> tuple[Verdict, ...]:
     """Return the figures at the head of the page, in order; those of stages not run have no value."""
-    return (_frechet(facts.scores), _gain(facts), *_recognised(facts), *_usefulness(facts))
+    return (
+        _frechet(facts.scores),
+        _gain(facts),
+        *_recognised(facts),
+        *_usefulness(facts),
+        *_copies(facts.privacy),
+    )
 
 
 def _frechet(scores: ScoreFile | None) -> Verdict:
@@ -91,6 +97,18 @@ def _usefulness(facts: RunFacts) -> list[Verdict]:
     interval = f" (95% interval {as_interval(real.interval)})" if real.interval else ""
     note = f"The same classifier trained on the real images reaches {as_number(real.value)}{interval}."
     return [Verdict("weighted_f1_synthetic_only", question, synthetic.value, synthetic.interval, note)]
+
+
+def _copies(audit: PrivacyAudit | None) -> list[Verdict]:
+    # An audit is asked for in the recipe; without one there is nothing to miss.
+    if audit is None:
+        return []
+    question = "How many synthetic images are copies of training images?"
+    note = (
+        f"{audit.num_flagged} of {audit.num_synthetic} are nearer to one of {audit.num_train} training images than "
+        f"held-out real images are; {as_number(audit.expected_by_chance)} would be by chance."
+    )
+    return [Verdict("copy_rate", question, audit.copy_rate, audit.interval, note, unit="share")]
 
 
 def _find_frechet(scores: ScoreFile | None) -> Score | None:

@@ -15,6 +15,9 @@ from medgen_data.records import ImageRecord, Split
 
 from medgen_cli.errors import GateError, UsageError
 from medgen_cli.settings import ScoreSettings
+from medgen_cli.stages.privacy import AUDIT_NAME, audit_images, training_images
+
+PRIVACY = "privacy"
 
 _LIMIT = re.compile(r"\s*([A-Za-z][A-Za-z0-9_-]*)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*")
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
@@ -31,6 +34,8 @@ class ImageFiles:
 
     files: tuple[Path, ...]
     fingerprint: str
+    record_ids: tuple[str, ...]
+    labels: tuple[str, ...] = ()  # class of each image; empty if one has none
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,13 @@ class Limit:
 def files_of_dataset(dataset: ImageDataset) -> ImageFiles:
     """Return the images of a data set or of a selection of one."""
     files = tuple(dataset.image_file(record) for record in dataset.records)
-    return ImageFiles(files, dataset_fingerprint(dataset.root, dataset.records))
+    labels = tuple(record.label for record in dataset.records if record.label is not None)
+    return ImageFiles(
+        files,
+        dataset_fingerprint(dataset.root, dataset.records),
+        tuple(record.record_id for record in dataset.records),
+        labels if len(labels) == len(files) else (),
+    )
 
 
 def files_of_folder(folder: Path, *, split: Split | None = None) -> ImageFiles:
@@ -76,7 +87,7 @@ def files_of_folder(folder: Path, *, split: Split | None = None) -> ImageFiles:
         raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     names = [file.relative_to(folder).as_posix() for file in files]
     records = [ImageRecord(file_name=name, record_id=f"file-{n}") for n, name in enumerate(names)]
-    return ImageFiles(tuple(files), dataset_fingerprint(folder, records))
+    return ImageFiles(tuple(files), dataset_fingerprint(folder, records), tuple(names))
 
 
 def score_files(
@@ -87,19 +98,89 @@ def score_files(
     *,
     seed: int,
     device: str,
+    trained_on: ImageDataset | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score synthetic images against real ones and write the sheet.
 
-    Features are kept in `features/` beside the sheet: the same images are encoded once.
+    Features are kept in `features/` beside the sheet: the same images are encoded once. What cannot be computed is
+    named in `not_computed`, and the rest is.
+
+    Args:
+        real: Real images, best such that the generator never saw.
+        synthetic: Synthetic images.
+        settings: What to compute.
+        scores_file: The sheet to write; the metric `privacy` writes `privacy.json` beside it.
+        seed: Seed of all that is drawn.
+        device: Where tensors live.
+        trained_on: The data set with splits whose `train` images the generator saw, for the metric `privacy`;
+            None: privacy does not apply to these images.
+        on_progress: Called with (done, in all).
 
     Raises:
         UsageError: If there is no such extractor.
-        DataError: If a set is too small for a metric.
+        DataError: If not one score can be computed.
         ImageFileError: If an image cannot be read.
-        MissingWeightsError: If the weights of the extractor are not on this machine.
+        MissingWeightsError: If the weights of the extractor are not on this machine, and every score needs them.
     """
-    from medgen_metrics import ScoreConfig, check_extractor_name, score_image_files
+    from medgen_metrics import MissingWeightsError
+
+    document: dict[str, Any] = {
+        "real_fingerprint": real.fingerprint,
+        "synthetic_fingerprint": synthetic.fingerprint,
+        "scores": [],
+        "not_computed": [],
+    }
+    if trained_on is not None:
+        # Of an earlier attempt, perhaps under other settings.
+        (scores_file.parent / AUDIT_NAME).unlink(missing_ok=True)
+    of_sets = tuple(metric for metric in settings.metrics if metric != PRIVACY)
+    if of_sets:
+        sheet = _score_sets(
+            real,
+            synthetic,
+            settings.model_copy(update={"metrics": of_sets}),
+            scores_file,
+            seed=seed,
+            device=device,
+            on_progress=on_progress,
+        )
+        document["scores"], document["not_computed"] = sheet["scores"], sheet.get("not_computed", [])
+    if PRIVACY in settings.metrics and trained_on is not None:
+        try:
+            copies = audit_images(
+                training_images(trained_on),
+                dict(zip(synthetic.files, synthetic.record_ids, strict=True)),
+                settings,
+                scores_file.parent,
+                seed=seed,
+                device=device,
+                on_progress=on_progress,
+            )
+        except (DataError, MissingWeightsError) as error:
+            if not document["scores"]:
+                raise
+            document["not_computed"].append(f"{PRIVACY}: {error}")
+        else:
+            document["scores"].append(copies)
+    if not document["not_computed"]:
+        # Left out where it says nothing, as the metrics package does.
+        del document["not_computed"]
+    write_json_atomic(scores_file, document)
+    return document
+
+
+def _score_sets(
+    real: ImageFiles,
+    synthetic: ImageFiles,
+    settings: ScoreSettings,
+    scores_file: Path,
+    *,
+    seed: int,
+    device: str,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    from medgen_metrics import NoScoreError, ScoreConfig, check_extractor_name, score_image_files
 
     try:
         check_extractor_name(settings.extractor)
@@ -113,30 +194,28 @@ def score_files(
         batch_size=settings.batch_size,
     )
     _check_sizes(real, synthetic, settings)
-    sheet = score_image_files(
-        real.files,
-        synthetic.files,
-        config,
-        features_dir=scores_file.parent / "features",
-        device=device,
-        on_progress=on_progress,
-    )
-    document = {
-        **sheet.to_json(),
-        "real_fingerprint": real.fingerprint,
-        "synthetic_fingerprint": synthetic.fingerprint,
-    }
-    write_json_atomic(scores_file, document)
-    return document
+    try:
+        sheet = score_image_files(
+            real.files,
+            synthetic.files,
+            config,
+            features_dir=scores_file.parent / "features",
+            classes=(real.labels, synthetic.labels) if real.labels and synthetic.labels else ((), ()),
+            device=device,
+            on_progress=on_progress,
+        )
+    except NoScoreError as error:
+        raise DataError(str(error)) from error
+    return sheet.to_json()
 
 
 def _check_sizes(real: ImageFiles, synthetic: ImageFiles, settings: ScoreSettings) -> None:
-    # A covariance needs two images, the k-th neighbour of an image k others.
-    least = settings.k + 1 if "prdc" in settings.metrics else 2
+    # Before any image is encoded: the k-th neighbour of an image needs k others, everything else two images.
+    least = settings.k + 1 if settings.metrics == ("prdc",) else 2
     for side, images in (("real", real), ("synthetic", synthetic)):
         if len(images.files) < least:
             raise DataError(
-                f"{len(images.files)} {side} images are too few: {', '.join(settings.metrics)} with "
+                f"{len(images.files)} {side} image(s) are too few: {', '.join(settings.metrics)} with "
                 f"k = {settings.k} need at least {least}"
             )
 
