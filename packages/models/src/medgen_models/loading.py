@@ -13,6 +13,9 @@ from medgen_models.errors import MissingModelError, UnusableModelError
 from medgen_models.families.dit import load_dit
 from medgen_models.families.flux import load_flux
 from medgen_models.families.hunyuan_dit import load_hunyuan_dit
+from medgen_models.families.kandinsky3 import load_kandinsky3
+from medgen_models.families.kandinsky22_decoder import load_kandinsky22_decoder
+from medgen_models.families.kandinsky22_prior import load_kandinsky22_prior
 from medgen_models.families.msdm import MsdmModel, load_msdm, untrained_msdm
 from medgen_models.families.pixart import load_pixart
 from medgen_models.families.sdxl import load_sdxl
@@ -35,6 +38,17 @@ FAMILIES: dict[str, Family] = {
     "dit": Family(("ClassDitPipeline",), lambda source: load_dit(Path(source.name_or_dir))),
     "hunyuan-dit": Family(("HunyuanDiTPipeline",), load_hunyuan_dit, ("image_size",)),
     "flux": Family(("FluxPipeline",), load_flux, ("image_size", "max_tokens")),
+    "kandinsky22-prior": Family(
+        ("KandinskyV22PriorPipeline",),
+        load_kandinsky22_prior,
+        ("image_size", "lower_case", "prior_noise_schedule"),
+    ),
+    "kandinsky22-decoder": Family(
+        ("KandinskyV22Pipeline",), load_kandinsky22_decoder, ("image_size", "lower_case", "prior_source")
+    ),
+    "kandinsky3": Family(
+        ("Kandinsky3Pipeline",), load_kandinsky3, ("image_size", "max_tokens", "lower_case")
+    ),
     "pixart": Family(("PixArtAlphaPipeline",), load_pixart, ("image_size", "max_tokens", "lower_case")),
     "sd": Family(("StableDiffusionPipeline",), load_sd, ("image_size",)),
     "sdxl": Family(("StableDiffusionXLPipeline",), load_sdxl, ("image_size",)),
