@@ -24,8 +24,8 @@ from medgen_training.cache import (
     to_pixel_values,
 )
 
-# Image rows [B] and a generator to latents [B, C, H, W].
-LatentSource = Callable[[Tensor, torch.Generator], Tensor]
+# Image rows [B] and standard normal noise [B, C, H, W] to latents of that shape.
+LatentSource = Callable[[Tensor, Tensor], Tensor]
 # Image rows [B] and prompt rows [B] to conditions, B rows.
 ConditionSource = Callable[[Tensor, Tensor], Conditioning]
 
@@ -37,11 +37,10 @@ class CachedLatents:
     moments: LatentMoments  # mean and std, each [N, C, H, W]
     device: torch.device
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return latents [B, C, H, W] of image rows [B]."""
+    def __call__(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Return latents [B, C, H, W] of image rows [B], drawn with noise of that shape."""
         chosen = LatentMoments(self.moments.mean[images], self.moments.std[images])
-        latents = chosen.sample(torch.randn(chosen.mean.shape, generator=generator))
-        return latents.to(self.device, non_blocking=True)
+        return to_device(chosen.sample(noise), self.device)
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ class LiveLatents:
     images: Tensor  # [N, 3, S, S] uint8
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return latents [B, C, H, W] of image rows [B]."""
+    def __call__(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Return latents [B, C, H, W] of image rows [B], drawn with noise of that shape."""
         moments = self.model.encode_images(to_pixel_values(self.images[images], self.model.device))
-        return moments.sample(torch.randn(moments.mean.shape, generator=generator).to(moments.mean))
+        return moments.sample(noise.to(moments.mean))
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class CachedPrompts:
     def __call__(self, images: Tensor, prompt_rows: Tensor) -> Conditioning:
         """Return the prompts of prompt rows [B]."""
         del images
-        return self.conditioning[prompt_rows].to(self.device)
+        return self.conditioning[prompt_rows].map(lambda tensor: to_device(tensor, self.device))
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,14 @@ class CachedImageConditions:
     def __call__(self, images: Tensor, prompt_rows: Tensor) -> Conditioning:
         """Return the embeddings of image rows [B]."""
         del prompt_rows
-        return self.conditioning[images].to(self.device)
+        return self.conditioning[images].map(lambda tensor: to_device(tensor, self.device))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the CPU to a device without waiting for what is still queued there."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def latent_source(

@@ -14,6 +14,7 @@ from medgen_models.base_models import base_sha256, load_pretrained
 
 from medgen_training.adapter.batches import condition_source, latent_source
 from medgen_training.adapter.config import AdapterTrainConfig
+from medgen_training.adapter.draws import draw_turns, turns_of_step
 from medgen_training.adapter.trainer import AdapterData, train_adapter_weights
 from medgen_training.blocks import checkpoint_blocks, compile_blocks
 from medgen_training.cache import PromptTable, build_prompt_table, load_pixels
@@ -21,7 +22,6 @@ from medgen_training.claims import claim_folder, training_identity
 from medgen_training.colour_statistics import colour_table
 from medgen_training.contact_sheet import write_contact_sheet
 from medgen_training.interruption import StopRequest
-from medgen_training.order import batch_rows, stream_generator
 from medgen_training.train_log import OnEvent, TrainEvent
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ def train_adapter(
     images = load_pixels(dataset, model.image_size, policy=config.fit, allow_upscaling=config.allow_upscaling)
     prompts = build_prompt_table(dataset, texts)
     identity = training_identity(config, images, prompts, seed=seed)
-    claim_folder(train_dir, identity, resume=resume)
+    with accelerator.main_process_first():  # what the main process has just claimed, the others go on with
+        claim_folder(train_dir, identity, resume=resume or not accelerator.is_main_process)
     if adapter_dir.is_dir():
         return adapter_dir
 
@@ -82,15 +83,16 @@ def train_adapter(
             on_event(TrainEvent("cache", done, total, 0.0, {}))
 
     cache_dir = train_dir / "cache"
-    data = AdapterData(
-        latents=latent_source(model, images, cache_dir, cache=config.cache, on_progress=on_progress),
-        conditions=condition_source(
-            model, images, prompts, cache_dir, cache=config.cache, text_encoder_learns=text_encoder_learns
-        ),
-        prompts=prompts,
-        colours=colour_table(images, unbiased=config.hldf is None or config.hldf.unbiased_std),
-        record_ids=[record.record_id for record in dataset.records],
-    )
+    with accelerator.main_process_first():  # it fills the cache, the others read it
+        data = AdapterData(
+            latents=latent_source(model, images, cache_dir, cache=config.cache, on_progress=on_progress),
+            conditions=condition_source(
+                model, images, prompts, cache_dir, cache=config.cache, text_encoder_learns=text_encoder_learns
+            ),
+            prompts=prompts,
+            colours=colour_table(images, unbiased=config.hldf is None or config.hldf.unbiased_std),
+            record_ids=[record.record_id for record in dataset.records],
+        )
     if model.decodes_to_pixels and accelerator.is_main_process:
         _write_first_batch(model, data, config, train_dir, seed=seed)
     if config.cache:
@@ -193,9 +195,8 @@ def _write_first_batch(
     model: TextToImageModel, data: AdapterData, config: AdapterTrainConfig, train_dir: Path, *, seed: int
 ) -> None:
     """Draw the images of step 0 as the trainer will, and write their contact sheet."""
-    images = batch_rows(0, config.batch_size, len(data.record_ids), seed=seed)
-    generator = stream_generator(seed, "adapter", 0, 0)
-    rows = data.prompts.draw_rows(images, config.context_dropout, generator)
-    latents = data.latents(images, generator)
-    texts = [data.prompts.prompts[row] for row in rows.tolist()]
+    turns = next(turns_of_step(0, config, len(data.record_ids), seed=seed))
+    draws = draw_turns(model, data.prompts, turns, config, seed=seed)
+    latents = data.latents(turns.images, draws.latent_noise)
+    texts = [data.prompts.prompts[row] for row in draws.prompt_rows.tolist()]
     write_contact_sheet(model, latents, texts, train_dir / "contact_sheet.png")

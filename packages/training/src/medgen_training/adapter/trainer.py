@@ -15,8 +15,15 @@ from medgen_models import Conditioning, Diffusion, TextToImageModel
 from medgen_models.adapters import adapter_parameters, adapter_state, is_adapted
 from torch import Tensor, nn
 
-from medgen_training.adapter.batches import ConditionSource, LatentSource, LivePrompts, unconditional_like
+from medgen_training.adapter.batches import (
+    ConditionSource,
+    LatentSource,
+    LivePrompts,
+    to_device,
+    unconditional_like,
+)
 from medgen_training.adapter.config import AdapterTrainConfig
+from medgen_training.adapter.draws import Turns, draw_colour_turns, draw_turns, turns_of_step
 from medgen_training.cache import PromptTable
 from medgen_training.checkpoints import (
     load_latest_checkpoint,
@@ -28,7 +35,7 @@ from medgen_training.colour_statistics import ColourStatistics
 from medgen_training.hldf import add_gradients, fires, hldf_gradients, hldf_gradients_of_prompts
 from medgen_training.interruption import StopRequest, TrainingDivergedError, TrainingInterrupted
 from medgen_training.losses import min_snr_weights, prediction_loss
-from medgen_training.order import batch_rows, stream_generator, stream_seed
+from medgen_training.order import stream_seed
 from medgen_training.schedules import lr_factor
 from medgen_training.train_log import OnEvent, TrainLog
 
@@ -83,7 +90,10 @@ def train_adapter_weights(
         first_step = checkpoint.step
         _load_adapters(adapted, checkpoint.tensors["adapter"])
         load_optimizer_tensors(optimizer, checkpoint.tensors["optimizer"])
-    log = TrainLog(train_dir, "adapter", num_steps, first_step=first_step, on_event=on_event)
+    log = None
+    if accelerator.is_main_process:
+        log = TrainLog(train_dir, "adapter", num_steps, first_step=first_step, on_event=on_event)
+    processes = {"process_index": accelerator.process_index, "num_processes": accelerator.num_processes}
     first_bad_step = torch.full((), -1, device=model.device)
 
     for step in range(first_step, num_steps):
@@ -91,68 +101,57 @@ def train_adapter_weights(
             group["lr"] = config.learning_rate * lr_factor(
                 config.lr_schedule, step, num_steps, config.warmup_fraction
             )
-        total = torch.zeros((), device=model.device)
-        for part in range(config.accumulation):
-            position = step * config.accumulation + part
-            images = _rows_of_process(position, config, data, accelerator, seed=seed)
-            generator = stream_generator(seed, "adapter", position, accelerator.process_index)
-            with _seeded_dropout(config, stream_seed(seed, "dropout", position, accelerator.process_index)):
-                losses = draw_losses(model, data, config, images, generator)
+        total, colour_loss = torch.zeros((), device=model.device), torch.zeros((), device=model.device)
+        has_colour_loss = config.hldf is not None and fires(step, config.hldf)
+        for turns in turns_of_step(step, config, len(data.record_ids), seed=seed, **processes):
+            with _seeded_dropout(config, stream_seed(seed, "dropout", turns.numbers[0])):
+                losses = draw_losses(model, data, config, turns, seed=seed)
                 (losses.mean() / config.accumulation).backward()
             total += losses.detach().mean() / config.accumulation
-        figures: dict[str, Tensor] = {}
-        if config.hldf is not None and fires(step, config.hldf):
-            # The graph of the loss above is gone: the two are never in memory together.
-            figures["colour_loss"] = add_colour_gradients(model, data, config, images, parameters, generator)
+            if has_colour_loss:  # the graph of the loss above is gone: the two are never in memory together
+                mean = add_colour_gradients(model, data, config, turns, parameters, seed=seed)
+                colour_loss += mean / config.accumulation
         average_gradients(parameters, accelerator)
-        if (
-            accelerator.num_processes > 1
-        ):  # all processes see the same loss, so all stop at one that is no number
-            total = accelerator.reduce(total, reduction="mean")
-        if config.max_grad_norm is not None:
-            figures["grad_norm"] = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        figures = {"loss": total, "grad_norm": _clip(parameters, config.max_grad_norm)}
+        if has_colour_loss:
+            figures["colour_loss"] = colour_loss
+        figures = _averaged(figures, accelerator)
         optimizer.step()
         optimizer.zero_grad()
-        figures["loss"] = total
-        is_bad = (first_bad_step < 0) & ~torch.isfinite(total)
+        is_bad = (first_bad_step < 0) & ~torch.isfinite(torch.stack([*figures.values()]).sum())
         first_bad_step = torch.where(is_bad, step, first_bad_step)
 
         done = step + 1
-        log.saw_images(config.batch_size * config.accumulation * accelerator.num_processes)
-        stopping = should_stop is not None and should_stop()
+        looking = done % config.log_every == 0 or done == num_steps
+        stopping = _all_stop(should_stop, accelerator, looking=looking)
         saving = done % config.checkpoint_every == 0 or done == num_steps or stopping
-        if done % config.log_every == 0 or saving:
+        if log is not None:
+            log.saw_images(config.batch_size * config.accumulation * accelerator.num_processes)
+        if looking or saving:
             _check_finite(first_bad_step, checkpoints_dir, data, config, accelerator, seed=seed)
-            figures["lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
-            if accelerator.is_main_process:
-                log.write(done, {name: float(value) for name, value in figures.items()})
+        if looking and log is not None:
+            lr = optimizer.param_groups[0]["lr"]
+            log.write(done, {name: float(value) for name, value in figures.items()} | {"lr": lr})
         if saving and accelerator.is_main_process:
             tensors = {"adapter": _adapter_tensors(adapted), "optimizer": optimizer_tensors(optimizer)}
             save_checkpoint(checkpoints_dir, done, tensors, identity, keep=config.keep_checkpoints)
         if stopping and done < num_steps:
             raise TrainingInterrupted(checkpoints_dir, done)
-    log.close()
+    if log is not None:
+        log.close()
 
 
 def draw_losses(
-    model: TextToImageModel,
-    data: AdapterData,
-    config: AdapterTrainConfig,
-    images: Tensor,
-    generator: torch.Generator,
+    model: TextToImageModel, data: AdapterData, config: AdapterTrainConfig, turns: Turns, *, seed: int
 ) -> Tensor:
-    """Draw prompts, latents, noise and noise levels of image rows [B], and return their losses, [B]."""
-    prompt_rows = data.prompts.draw_rows(images, config.context_dropout, generator)
-    latents = data.latents(images, generator)
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
-    if config.noise_offset:
-        shift = torch.randn((*latents.shape[:2], 1, 1), generator=generator)
-        noise = noise + config.noise_offset * shift.to(latents)
-    timesteps = model.diffusion.draw_timesteps(len(images), generator).to(latents.device)
-    conditioning = data.conditions(images, prompt_rows)
+    """Draw prompts, latents, noise and noise levels of B turns, and return their losses, [B]."""
+    draws = draw_turns(model, data.prompts, turns, config, seed=seed)
+    latents = data.latents(turns.images, draws.latent_noise)
+    conditioning = data.conditions(turns.images, draws.prompt_rows)
     if model.embeds_guidance:
         conditioning = conditioning.with_guidance(config.embedded_guidance)
-    return adapter_losses(model, latents, noise, timesteps, conditioning, config)
+    noise = to_device(draws.noise, latents.device)
+    return adapter_losses(model, latents, noise, draws.timesteps, conditioning, config)
 
 
 def adapter_losses(
@@ -163,9 +162,12 @@ def adapter_losses(
     conditioning: Conditioning,
     config: AdapterTrainConfig,
 ) -> Tensor:
-    """Return the loss of each sample, [B]."""
+    """Return the loss of each sample, [B].
+
+    Timesteps [B] lie on the CPU, where the noise schedule does: looking them up waits for no device.
+    """
     noisy_latents = model.diffusion.add_noise(latents, noise, timesteps)
-    model_pred = model.denoise(noisy_latents, timesteps, conditioning)
+    model_pred = model.denoise(noisy_latents, to_device(timesteps, latents.device), conditioning)
     losses = prediction_loss(model_pred, model.diffusion.target(latents, noise, timesteps), config.loss)
     if config.snr_gamma is None:
         return losses
@@ -177,14 +179,16 @@ def add_colour_gradients(
     model: TextToImageModel,
     data: AdapterData,
     config: AdapterTrainConfig,
-    images: Tensor,
+    turns: Turns,
     parameters: Sequence[nn.Parameter],
-    generator: torch.Generator,
+    *,
+    seed: int,
 ) -> Tensor:
-    """Add the gradient of the colour loss of image rows [B] to that of the parameters; return the mean loss."""
+    """Add the gradient of the colour loss of B turns to that of the parameters; return the mean loss."""
     assert config.hldf is not None
-    prompt_rows = data.prompts.draw_rows(images, 0.0, generator)
-    noise = torch.randn((len(images), *model.latent_shape), generator=generator).to(model.device)
+    images = turns.images
+    prompt_rows, noise = draw_colour_turns(model, data.prompts, turns, seed=seed)
+    noise = to_device(noise, model.device)
     target = data.colours[images].to(noise)
     if isinstance(data.conditions, LivePrompts):
         texts = [data.prompts.prompts[row] for row in prompt_rows.tolist()]
@@ -193,7 +197,8 @@ def add_colour_gradients(
         conditioning = data.conditions(images, prompt_rows)
         unconditional = unconditional_like(model, data.conditions, images)
         result = hldf_gradients(model, conditioning, unconditional, target, noise, config.hldf, parameters)
-    add_gradients(parameters, result.gradients)
+    share = [None if found is None else found / config.accumulation for found in result.gradients]
+    add_gradients(parameters, share)
     return result.loss.mean()
 
 
@@ -208,12 +213,27 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
         parameter.grad = gradient.view_as(parameter)
 
 
-def _rows_of_process(
-    position: int, config: AdapterTrainConfig, data: AdapterData, accelerator: Accelerator, *, seed: int
-) -> Tensor:
-    num_processes = accelerator.num_processes
-    rows = batch_rows(position, config.batch_size * num_processes, len(data.record_ids), seed=seed)
-    return rows[accelerator.process_index :: num_processes]
+def _clip(parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
+    """Return the norm of the gradient, and bound it."""
+    return nn.utils.clip_grad_norm_(parameters, float("inf") if max_norm is None else max_norm)
+
+
+def _averaged(figures: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
+    """Average figures over processes: all see the same, so all stop at one that is no number."""
+    if accelerator.num_processes == 1:
+        return figures
+    together = accelerator.reduce(torch.stack([*figures.values()]), reduction="mean")
+    return dict(zip(figures, together.unbind(), strict=True))
+
+
+def _all_stop(should_stop: StopRequest | None, accelerator: Accelerator, *, looking: bool) -> bool:
+    """Say whether to stop; processes ask each other, at log steps only, since an answer is waited for."""
+    asked = should_stop is not None and should_stop()
+    if accelerator.num_processes == 1:
+        return asked
+    if not looking:
+        return False
+    return bool(accelerator.reduce(torch.tensor(float(asked), device=accelerator.device)) > 0)
 
 
 @contextmanager
@@ -239,11 +259,19 @@ def _check_finite(
     bad_step = int(first_bad_step)
     if bad_step < 0:
         return
-    positions = range(bad_step * config.accumulation, (bad_step + 1) * config.accumulation)
-    rows = [
-        _rows_of_process(position, config, data, accelerator, seed=seed).tolist() for position in positions
+    ids = [
+        data.record_ids[row]
+        for process_index in range(accelerator.num_processes)
+        for turns in turns_of_step(
+            bad_step,
+            config,
+            len(data.record_ids),
+            seed=seed,
+            process_index=process_index,
+            num_processes=accelerator.num_processes,
+        )
+        for row in turns.images.tolist()
     ]
-    ids = [data.record_ids[row] for some in rows for row in some]
     raise TrainingDivergedError(checkpoints_dir, bad_step + 1, ids)
 
 
