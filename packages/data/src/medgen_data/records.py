@@ -52,6 +52,7 @@ class Generation(_Row):
     adapter_sha256: str | None = None
     num_inference_steps: int
     guidance_scale: float
+    guided_channels: int | None = None
     solver: str
 
 
