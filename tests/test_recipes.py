@@ -4,11 +4,22 @@ from pathlib import Path
 
 import pytest
 from medgen_cli.dry_run import training_plan
-from medgen_cli.recipes import DEMO_RECIPE_FILE, Recipe, load_recipe
+from medgen_cli.recipes import DEMO_RECIPE_FILE, AnyTrainConfig, Recipe, load_recipe
 from medgen_cli.sections import RECIPE_FIELDS
+from medgen_training import AdapterTrainConfig, DitTrainConfig, MsdmTrainConfig
 
 CONFIGS_DIR = Path(__file__).parents[1] / "configs"
 RECIPE_FILES = sorted(CONFIGS_DIR.rglob("*.yaml"))
+
+
+def steps_of(config: AnyTrainConfig, num_images: int) -> int:
+    match config:
+        case MsdmTrainConfig():
+            return config.autoencoder.num_steps + config.denoiser.num_steps
+        case DitTrainConfig():
+            return config.denoiser.num_steps
+        case AdapterTrainConfig():
+            return config.steps_for(num_images)
 
 
 def test_there_are_recipes() -> None:
@@ -25,8 +36,9 @@ def test_there_are_recipes() -> None:
 def test_every_recipe_loads_and_can_be_planned(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file)
     plan = training_plan(recipe.train, 1000)
-    assert plan["num_trainable_parameters"] > 0
-    assert plan["num_steps"] == recipe.train.autoencoder.num_steps + recipe.train.denoiser.num_steps
+    trained = sum(counts["trainable"] for counts in plan["parameters"].values())
+    assert 0 < trained == plan["num_trainable_parameters"]
+    assert plan["num_steps"] == steps_of(recipe.train, 1000)
 
 
 @pytest.mark.parametrize(

@@ -133,14 +133,16 @@ def test_missing_model_is_named(tmp_path: Path) -> None:
 def test_untrained_model_draws_the_same_plan_and_leaves_no_weights(tmp_path: Path, model_dir: Path) -> None:
     from medgen_models import SamplingConfig
     from medgen_models.tiny import write_tiny_text_encoder
+    from medgen_training import MsdmTrainConfig
 
     config = SamplingConfig(num_inference_steps=1, batch_size=2)
+    encoder = write_tiny_text_encoder(tmp_path / "encoder")
     drawn = draw_untrained_images(
         PLAN[:2],
         config,
         tmp_path / "untrained",
-        preset="msdm-tiny",
-        text_encoder=str(write_tiny_text_encoder(tmp_path / "encoder")),
+        trained=MsdmTrainConfig(text_encoder=str(encoder)),
+        model_dir=tmp_path / "not-needed",
         seed=0,
         card=CARD,
         device="cpu",

@@ -5,7 +5,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -70,7 +70,8 @@ def read_yaml(config_file: Path) -> Values:
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> Values:
     """Return `values` with every `a.b=c` applied.
 
-    The value stays text, which pydantic turns into the type of the field; `null`, `[...]`, `{...}` are YAML.
+    The value stays text, which pydantic turns into the type of the field; `null`, `true`, `false`, `[...]`, `{...}`
+    are YAML.
 
     Raises:
         UsageError: If an override is not of the form `a.b=c`.
@@ -96,7 +97,7 @@ def set_value(values: Values, keys: Sequence[str], value: Any) -> None:
 
 
 def _override_value(override: str, raw: str) -> Any:
-    if raw == "null" or raw.startswith(("[", "{")):
+    if raw in ("null", "true", "false") or raw.startswith(("[", "{")):
         try:
             return yaml.safe_load(raw)
         except yaml.YAMLError as error:
@@ -126,16 +127,28 @@ def validate(model: type[Model], values: Mapping[str, Any], *, source: str, pref
     raise UsageError("\n".join(f"{source}: {problem}" for problem in shown))
 
 
-def _describe(problem: Any, model: type[BaseModel], prefix: str) -> str:
-    location = [str(part) for part in problem["loc"]]
+def _describe(problem: Mapping[str, Any], model: type[BaseModel], prefix: str) -> str:
+    raw = [str(part) for part in problem["loc"]]
+    location = _without_tags(raw, model)
     dotted = ".".join([prefix, *location] if prefix else location) or "(whole file)"
     if problem["type"] == "extra_forbidden":
-        return f"{dotted}: unknown key{suggest(location, model, prefix)}"
+        return f"{dotted}: unknown key{suggest(raw, model, prefix)}"
     if problem["type"] == "missing":
         return f"{dotted}: missing; add it"
     if problem["type"] == "value_error":
         return f"{dotted}: {problem['msg'].removeprefix('Value error, ')}"
+    if problem["type"] == "union_tag_invalid":
+        return _no_such_tag(dotted, problem["ctx"])
     return f"{dotted}: {problem['msg'].replace('Input should', 'should')}, got {problem['input']!r:.80}"
+
+
+def _no_such_tag(dotted: str, context: Mapping[str, Any]) -> str:
+    """Say that a section is of none of the kinds there are."""
+    key, tag = str(context["discriminator"]).strip("'"), str(context["tag"])
+    known = str(context["expected_tags"]).replace("'", "")
+    close = difflib.get_close_matches(tag, known.split(", "), n=1)
+    hint = f'; did you mean "{close[0]}"?' if close else ""
+    return f"{dotted}.{key}: should be one of {known}, got {tag!r}{hint}"
 
 
 def suggest(location: Sequence[str], model: type[BaseModel], prefix: str = "") -> str:
@@ -144,10 +157,54 @@ def suggest(location: Sequence[str], model: type[BaseModel], prefix: str = "") -
     close = difflib.get_close_matches(location[-1], siblings, n=1)
     if close:
         return f'; did you mean "{close[0]}"?'
-    elsewhere = [path for path in dotted_fields(model, prefix) if path.split(".")[-1] == location[-1]]
+    root, root_prefix = _chosen_kind(location, model, prefix)
+    elsewhere = [path for path in dotted_fields(root, root_prefix) if path.split(".")[-1] == location[-1]]
     if elsewhere:
         return f'; did you mean "{elsewhere[0]}"?'
     return f"; known here: {', '.join(siblings)}"
+
+
+def _without_tags(location: Sequence[str], model: type[BaseModel]) -> list[str]:
+    """Return a location without the tags that pydantic puts in where a section is of one of several kinds."""
+    return [part for part, _, is_tag in _walk(location, model) if not is_tag]
+
+
+def _chosen_kind(location: Sequence[str], model: type[BaseModel], prefix: str) -> tuple[type[BaseModel], str]:
+    """Return the model that the innermost tag chose, and its dotted name; the whole model without a tag."""
+    chosen, dotted = (model, prefix), [prefix] if prefix else []
+    for part, models, is_tag in _walk(location, model):
+        if is_tag:
+            chosen = (models[0], ".".join(dotted))
+        else:
+            dotted.append(part)
+    return chosen
+
+
+def _walk(
+    location: Sequence[str], model: type[BaseModel]
+) -> Iterator[tuple[str, list[type[BaseModel]], bool]]:
+    """Yield each part of a location with the models it leads to, and whether it is a tag and no key."""
+    models = [model]
+    for part in location:
+        of_kind = [each for each in models if part in _tags(each)] if len(models) > 1 else []
+        models = of_kind or _models_below(models, part)
+        yield part, models, bool(of_kind)
+
+
+def _tags(model: type[BaseModel]) -> set[str]:
+    """Return the values by which a model says of which kind it is: the literals of its first field."""
+    first = next(iter(model.model_fields.values()), None)
+    is_kind = first is not None and get_origin(first.annotation) is Literal
+    return {str(value) for value in get_args(first.annotation)} if first is not None and is_kind else set()
+
+
+def _models_below(models: Sequence[type[BaseModel]], name: str) -> list[type[BaseModel]]:
+    return [
+        nested
+        for each in models
+        if name in each.model_fields
+        for nested in _models_in(each.model_fields[name].annotation)
+    ]
 
 
 def dotted_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -160,11 +217,11 @@ def dotted_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _fields_at(model: type[BaseModel], path: Sequence[str]) -> Iterator[str]:
-    if not path:
-        yield from model.model_fields
-    elif path[0] in model.model_fields:
-        for nested in _models_in(model.model_fields[path[0]].annotation):
-            yield from _fields_at(nested, path[1:])
+    models = [model]
+    for _, models, _ in _walk(path, model):  # noqa: B007 - the last ones are wanted
+        pass
+    for each in models:
+        yield from each.model_fields
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -17,10 +17,16 @@ PARTIAL = 4
 MISSING_MODEL = 5
 RESOURCE = 6
 GATE = 7
+DIVERGED = 8
 INTERRUPTED = 130
 TERMINATED = 143
 
-_MISSING_MODEL_ERRORS = ("MissingModelError", "MissingWeightsError", "MissingBackboneError")
+_MISSING_MODEL_ERRORS = (
+    "MissingModelError",
+    "MissingWeightsError",
+    "MissingBackboneError",
+    "UnusableModelError",
+)
 _INPUT_DATA_ERRORS = ("DataError", "ImageFileError", "FeatureFileError", "ScoreFileError")
 _CODES_OF_OS_ERRORS = {
     errno.ENOSPC: RESOURCE,
@@ -78,8 +84,15 @@ def describe(error: BaseException) -> Failure:
     code = _exit_code(error)
     if code == UNEXPECTED:
         return _defect(error)
+    if code == RESOURCE and _is_any(error, "TooLittleMemoryError"):
+        return Failure(code, kind, str(error), expected=True)
     if code == RESOURCE:
-        hint = "lower the batch size or the image size, or use a machine with more memory"
+        notes = getattr(error, "__notes__", [])
+        hint = (
+            notes[-1]
+            if notes
+            else "lower the batch size or the image size, or use a machine with more memory"
+        )
         return Failure(code, kind, f"out of memory: {_first_lines(str(error), 1)}\n{hint}", expected=True)
     if isinstance(error, typer.TyperException):
         return Failure(code, "UsageError", _usage_message(error), expected=True)
@@ -105,7 +118,7 @@ def _exit_code(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, Terminated):
         return TERMINATED
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+    if is_out_of_memory(error) or _is_any(error, "TooLittleMemoryError"):
         return RESOURCE
     if isinstance(error, GateError):
         return GATE
@@ -115,8 +128,10 @@ def _exit_code(error: BaseException) -> int:
         return MISSING_MODEL
     if _is_any(error, *_INPUT_DATA_ERRORS):
         return INPUT_DATA
+    if _is_any(error, "TrainingDivergedError"):
+        return DIVERGED
     if isinstance(error, UsageError | typer.TyperException) or _is_any(
-        error, "CheckpointError", "ValidationError"
+        error, "AdapterError", "CheckpointError", "ValidationError"
     ):
         return USAGE
     return UNEXPECTED
@@ -127,8 +142,11 @@ def _is_any(error: BaseException, *names: str) -> bool:
     return any(cls.__name__ in names for cls in ours)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    if any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory was too small, on the GPU or beside it."""
+    if isinstance(error, MemoryError) or any(
+        cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__
+    ):
         return True
     # torch's CPU allocator raises a plain RuntimeError.
     text = str(error)

@@ -175,7 +175,9 @@ class _Walk:
                 self.plan,
                 self.recipe.sample.sampling(),
                 self.synthetic_dir,
-                card=self._card(f"{describe_generator(self.recipe.train)} trained on {self.dataset.card.name}"),
+                card=self._card(
+                    f"{describe_generator(self.recipe.train)} trained on {self.dataset.card.name}"
+                ),
                 device=self.device,
                 options=self.recipe.sample.generator_options(),
                 on_progress=progress,
@@ -198,7 +200,9 @@ class _Walk:
             trained=self.recipe.train,
             model_dir=self.generator_dir,
             seed=self.recipe.seed,
-            card=self._card(f"{describe_generator(self.recipe.train)} without training, seed {self.recipe.seed}"),
+            card=self._card(
+                f"{describe_generator(self.recipe.train)} without training, seed {self.recipe.seed}"
+            ),
             device=self.device,
             options=self.recipe.sample.generator_options(),
             on_progress=lambda done, total: progress(done, total, phase="untrained"),

@@ -12,7 +12,8 @@ from medgen_cli.progress import ProgressLine
 
 def sample(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Model folder, as `medgen train` leaves it.")
+        Path,
+        typer.Argument(metavar="MODEL", help="Model or adapter folder, as `medgen train` leaves it."),
     ],
     prompts: Annotated[
         Path,
@@ -23,6 +24,22 @@ def sample(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DATASET", help="Folder of the synthetic data set.")],
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Where the base model of an adapter is now: folder or hub name."),
+    ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            "--decoder", help="Decoder for an adapter of Kandinsky 2.2's prior: name, folder or adapter."
+        ),
+    ] = None,
+    prior_adapter: Annotated[
+        Path | None,
+        typer.Option(
+            "--prior-adapter", metavar="DIR", help="Adapter of the prior, for a Kandinsky 2.2 decoder."
+        ),
+    ] = None,
     captions: Annotated[
         Path | None, typer.Option("--captions", metavar="FILE", help="Captions file of the data set.")
     ] = None,
@@ -35,7 +52,9 @@ def sample(
     prompts_from: Annotated[
         str | None, typer.Option("--prompts-from", help="Split of the data set: test, train or validation.")
     ] = None,
-    solver: Annotated[str | None, typer.Option("--solver", help="dpm-solver++ or ddim.")] = None,
+    solver: Annotated[
+        str | None, typer.Option("--solver", help="dpm-solver++, ddim, or euler for flows.")
+    ] = None,
     num_inference_steps: Annotated[
         int | None, typer.Option("--num-inference-steps", help="Steps of the solver.")
     ] = None,
@@ -80,6 +99,8 @@ def sample(
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
         "batch_size": batch_size,
+        "decoder": decoder,
+        "prior_adapter": prior_adapter,
     }
     settings = load_section("sample", SampleSettings, config_file=config, overrides=changes, flags=flags)
     part = parse_shard(shard)
@@ -101,6 +122,7 @@ def sample(
             out,
             card=prompt_set.card,
             device=choose_device(device),
+            options=settings.generator_options(base=base),
             shard=part,
             on_progress=progress,
         )

@@ -1,24 +1,46 @@
-"""`medgen train`: images and captions become a model."""
+"""`medgen train`: images and captions become a model or an adapter."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medgen_cli.commands.options import AsJson, ConfigFile, Device, Overrides, Seed
+from medgen_cli.errors import UsageError
 from medgen_cli.output import print_result
 from medgen_cli.progress import ProgressLine
 
+if TYPE_CHECKING:
+    from medgen_data.image_folder import ImageDataset
+
+    from medgen_cli.recipes import AnyTrainConfig
+
 
 def train(
-    data: Annotated[Path, typer.Option("--data", metavar="DATASET", help="Data set folder.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of checkpoints, log and model.")],
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="Recipe (.yaml); the same as --config.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DATASET", help="Data set folder; a dry run does without."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder of checkpoints, log and model or adapter."),
+    ] = None,
     captions: Annotated[
         Path | None, typer.Option("--captions", metavar="FILE", help="Captions file of the data set.")
     ] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="msdm-tiny or msdm-256.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="msdm-tiny or msdm-256; dit-s-8 for train.family dit.")
+    ] = None,
     text_encoder: Annotated[
         str | None, typer.Option("--text-encoder", help="minilm, a hub name, or a local folder.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Model that an adapter is trained on: hub name or local folder."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint; it must exist.")
@@ -28,8 +50,16 @@ def train(
     seed: Seed = None,
     device: Device = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print counts and sizes; touch no weights and no GPU.")
+        bool, typer.Option("--dry-run", help="Print counts, costs and sizes; touch no weights and no GPU.")
     ] = False,
+    num_images: Annotated[
+        int | None,
+        typer.Option("--num-images", min=1, help="Training images of a dry run, in place of counted ones."),
+    ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option("--fit", metavar="SIZE", help="With --dry-run: settings for such a device, e.g. 24GB."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a generator on a data set and its captions.
@@ -37,34 +67,31 @@ def train(
     Only the training split is used. The first Ctrl-C ends the step and writes a checkpoint; the second stops
     at once.
     """
-    from medgen_data.captions import read_captions
-    from medgen_data.image_folder import read_image_folder
-    from medgen_training import MsdmTrainConfig
-
-    from medgen_cli.dry_run import plan_lines, training_plan
-    from medgen_cli.plan import texts_of_records
+    from medgen_cli.dry_run import plan_lines
     from medgen_cli.provenance import choose_device
-    from medgen_cli.sections import load_section, recipe_seed
-    from medgen_cli.settings import CaptionSettings
-    from medgen_cli.stages.training import require_earlier_training, train_model, training_records
+    from medgen_cli.recipes import load_train_config, result_name
+    from medgen_cli.sections import recipe_seed
+    from medgen_cli.stages.training import require_earlier_training, train_model
 
+    if recipe is not None and config is not None:
+        raise UsageError(f"give the recipe once: {recipe}, or --config {config}")
+    if (num_images is not None or fit is not None) and not dry_run:
+        raise UsageError("--num-images and --fit belong to --dry-run; a training counts its images itself")
+    config = recipe or config
     changes = overrides or []
-    flags = {"preset": preset, "text_encoder": text_encoder}
-    settings = load_section("train", MsdmTrainConfig, config_file=config, overrides=changes, flags=flags)
-    caption = load_section("caption", CaptionSettings, config_file=config, overrides=changes, flags={})
-    dataset = read_image_folder(data)
-    texts = texts_of_records(
-        dataset, read_captions(captions) if captions else {}, dataset_texts=caption.dataset_texts
-    )
+    flags = {"preset": preset, "text_encoder": text_encoder, "base": base}
+    settings = load_train_config(config, changes, flags)
     if dry_run:
-        num_images = len(training_records(dataset).records)
-        planned = {"num_images": num_images, **training_plan(settings, num_images)}
+        planned = _plan(settings, data, config, changes, num_images=num_images, fit=fit)
         print_result(planned, as_json=as_json, lines=plan_lines(planned))
         return
+    if data is None or out is None:
+        raise UsageError(f"{'--data' if data is None else '--out'} is missing; only a --dry-run does without")
+    dataset, texts = _described_images(data, captions, config, changes)
     if resume:
         require_earlier_training(out)
     with ProgressLine("train") as progress:
-        model_dir = train_model(
+        result_dir = train_model(
             dataset,
             texts,
             settings,
@@ -74,4 +101,48 @@ def train(
             resume=resume,
             progress=progress,
         )
-    print_result({"model": str(model_dir)}, as_json=as_json, lines=[f"model in {model_dir}"])
+    name = result_name(settings)
+    print_result({name: str(result_dir)}, as_json=as_json, lines=[f"{name} in {result_dir}"])
+
+
+def _described_images(
+    data: Path, captions: Path | None, config: Path | None, overrides: Sequence[str]
+) -> tuple["ImageDataset", dict[str, tuple[str, ...]]]:
+    """Read the images, and the texts that the recipe's `caption` section lets each have."""
+    from medgen_data.captions import read_captions
+    from medgen_data.image_folder import read_image_folder
+
+    from medgen_cli.plan import texts_of_records
+    from medgen_cli.sections import load_section
+    from medgen_cli.settings import CaptionSettings
+
+    caption = load_section("caption", CaptionSettings, config_file=config, overrides=overrides, flags={})
+    dataset = read_image_folder(data)
+    rows = read_captions(captions) if captions else {}
+    return dataset, texts_of_records(dataset, rows, dataset_texts=caption.dataset_texts)
+
+
+def _plan(
+    settings: "AnyTrainConfig",
+    data: Path | None,
+    config: Path | None,
+    overrides: Sequence[str],
+    *,
+    num_images: int | None,
+    fit: str | None,
+) -> dict[str, Any]:
+    """Plan a training whose images are counted where they are: a data set, the recipe's source, or an option."""
+    from medgen_data.image_folder import read_image_folder
+
+    from medgen_cli.dry_run import count_training_images, parse_memory, training_plan
+    from medgen_cli.sections import load_section
+    from medgen_cli.settings import DataSettings
+    from medgen_cli.stages.training import training_records
+
+    if num_images is None and data is not None:
+        num_images = len(training_records(read_image_folder(data)).records)
+    if num_images is None:
+        source = load_section("data", DataSettings, config_file=config, overrides=overrides, flags={})
+        num_images = count_training_images(source)
+    memory_bytes = None if fit is None else parse_memory(fit)
+    return {"num_images": num_images, **training_plan(settings, num_images, fit_bytes=memory_bytes)}

@@ -9,9 +9,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medgen_data.atomic import write_bytes_atomic, write_json_atomic
 from medgen_data.fingerprint import file_sha256
@@ -23,10 +23,12 @@ from medgen_cli.config_files import diff_fields
 from medgen_cli.errors import UsageError
 from medgen_cli.plan import PlannedImage
 from medgen_cli.run_folder import lock_folder
+from medgen_cli.stages.generators import AS_TRAINED, Generator, GeneratorOptions, load_generator
 
 if TYPE_CHECKING:
     from medgen_models import SamplingConfig
-    from medgen_models.msdm.presets import MsdmPresetName
+
+    from medgen_cli.recipes import AnyTrainConfig
 
 PLAN_NAME = "plan.json"
 _FINISHED_DIR = "finished"
@@ -60,36 +62,38 @@ def draw_images(
     *,
     card: SyntheticSetCard,
     device: str,
+    options: GeneratorOptions = AS_TRAINED,
     shard: tuple[int, int] = (1, 1),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Synthesis:
     """Draw one shard of a plan.
 
     Args:
-        model_dir: Model folder.
+        model_dir: Model folder, or adapter folder.
         plan: All images of the set, the same for every shard.
         config: Solver, steps, guidance.
         dataset_dir: Folder of the synthetic set; may hold what earlier attempts or other shards drew.
         card: What the card says.
         device: Where to draw.
+        options: How an adapter finds its base.
         shard: (i, n), counted from 1.
         on_progress: Called with (done, total) of this shard.
 
     Raises:
-        UsageError: If the folder holds images of another plan or model, or another process draws this shard.
-        MissingModelError: If there is no model in `model_dir`.
+        UsageError: If the folder holds images of another plan or model, another process draws this shard, or
+            solver or prompts are not for this model.
+        AdapterError: If the adapter does not fit its base.
+        MissingModelError: If there is no model in `model_dir`, or no base for its adapter.
+        UnusableModelError: If the model is of a family unknown here, or its weights are pickled.
     """
-    from medgen_models import SamplingJob, load_model, model_sha256, sample_images
+    from medgen_models import SamplingJob, sample_images
 
     index, count = shard
-    try:
-        model = load_model(model_dir, device=device)
-    except ValueError as error:  # no family we know
-        raise UsageError(str(error)) from error
-    sha256 = model_sha256(model_dir)
+    generator = load_generator(model_dir, options, device=device)
+    _check_sampling(generator, plan, config)
     dataset_dir.mkdir(parents=True, exist_ok=True)
     with lock_folder(dataset_dir, f"shard-{index}-of-{count}.lock"):
-        _claim_folder(dataset_dir, plan, config, sha256)
+        _claim_folder(dataset_dir, plan, config, generator, options)
         finished = _finished_images(dataset_dir)
         mine = plan[index - 1 :: count]
         waiting = [image for image in mine if image.record_id not in finished]
@@ -97,7 +101,7 @@ def draw_images(
         progress_file = dataset_dir / _FINISHED_DIR / f"shard-{index}-of-{count}.jsonl"
         _drop_half_row(progress_file)
         jobs = [SamplingJob(image.prompt, image.seed) for image in waiting]
-        drawn = zip(waiting, sample_images(model, jobs, config), strict=True) if jobs else ()
+        drawn = zip(waiting, sample_images(generator.model, jobs, config), strict=True) if jobs else ()
         for done, (image, pixels) in enumerate(drawn, start=1):
             content = encode_png(pixels)
             write_bytes_atomic(dataset_dir / _file_name(image), content)
@@ -105,7 +109,7 @@ def draw_images(
             if on_progress:
                 on_progress(num_kept + done, len(mine))
         missing = len(plan) - len(_finished_images(dataset_dir).keys() & {image.record_id for image in plan})
-        dataset = None if missing else _finish_dataset(dataset_dir, plan, config, sha256, card)
+        dataset = None if missing else _finish_dataset(dataset_dir, plan, config, generator, card)
     return Synthesis(dataset, num_drawn=len(waiting), num_kept=num_kept, num_missing=missing)
 
 
@@ -114,34 +118,96 @@ def draw_untrained_images(
     config: "SamplingConfig",
     dataset_dir: Path,
     *,
-    preset: "MsdmPresetName",
-    text_encoder: str,
+    trained: "AnyTrainConfig",
+    model_dir: Path,
     seed: int,
     card: SyntheticSetCard,
     device: str,
+    options: GeneratorOptions = AS_TRAINED,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Synthesis:
-    """Draw the same images from a model that has seen nothing: the scale on which a score is read."""
-    from medgen_models import save_model, untrained_model
+    """Draw the same images from a model that was not trained here: the scale on which a score is read.
 
-    model_dir = dataset_dir.with_name(f"{dataset_dir.name}-model")
-    if not model_dir.exists():
-        save_model(untrained_model(preset, text_encoder, seed=seed), model_dir)
+    For an adapter that is its base as it was; otherwise a model with random weights.
+
+    Args:
+        plan: All images of the set.
+        config: Solver, steps, guidance.
+        dataset_dir: Folder of the set.
+        trained: Settings of the training.
+        model_dir: What that training left.
+        seed: Seed of the random weights.
+        card: What the card says.
+        device: Where to draw.
+        options: How an adapter finds its base.
+        on_progress: Called with (done, total).
+    """
+    from medgen_models import save_model
+    from medgen_training import AdapterTrainConfig
+
+    if isinstance(trained, AdapterTrainConfig):
+        base = replace(options, without_adapter=True)
+        return draw_images(
+            model_dir,
+            plan,
+            config,
+            dataset_dir,
+            card=card,
+            device=device,
+            options=base,
+            on_progress=on_progress,
+        )
+    random_dir = dataset_dir.with_name(f"{dataset_dir.name}-model")
+    if not random_dir.exists():
+        save_model(_random_model(trained, seed=seed), random_dir)
     drawn = draw_images(
-        model_dir, plan, config, dataset_dir, card=card, device=device, on_progress=on_progress
+        random_dir, plan, config, dataset_dir, card=card, device=device, on_progress=on_progress
     )
-    shutil.rmtree(model_dir)  # preset and seed make it again
+    shutil.rmtree(random_dir)  # settings and seed make it again
     return drawn
 
 
+def _random_model(trained: "AnyTrainConfig", *, seed: int) -> Any:
+    from medgen_models import untrained_model
+    from medgen_models.families.dit import untrained_dit
+    from medgen_training import DitTrainConfig, MsdmTrainConfig
+
+    if isinstance(trained, DitTrainConfig):
+        return untrained_dit(trained.preset, trained.autoencoder, trained.classes, seed=seed)
+    assert isinstance(trained, MsdmTrainConfig)
+    return untrained_model(trained.preset, trained.text_encoder, seed=seed)
+
+
+def _check_sampling(generator: Generator, plan: Sequence[PlannedImage], config: "SamplingConfig") -> None:
+    """Refuse, before anything is written, a solver or prompts that the model cannot take."""
+    from medgen_models.solver import solver_steps
+
+    try:
+        solver_steps(config.solver, generator.model.diffusion, config.num_inference_steps, config.eta)
+    except ValueError as error:
+        raise UsageError(f"sample.solver: {error}") from error
+    if (names := getattr(generator.model, "class_names", None)) is not None:
+        for image in plan:
+            try:
+                names.class_of(image.prompt)
+            except ValueError as error:
+                raise UsageError(f"{image.record_id}: {error}") from error
+
+
 def _claim_folder(
-    dataset_dir: Path, plan: Sequence[PlannedImage], config: "SamplingConfig", sha256: str
+    dataset_dir: Path,
+    plan: Sequence[PlannedImage],
+    config: "SamplingConfig",
+    generator: Generator,
+    options: GeneratorOptions,
 ) -> None:
     """Write what the folder is for, or refuse it if it is for something else."""
     from medgen_models import SamplingConfig
 
     claim = {
-        "model_sha256": sha256,
+        "model_sha256": generator.model_sha256,
+        "adapter_sha256": generator.adapter_sha256,
+        "base_dtype": options.base_dtype,
         # The batch size changes no image.
         "sampling": {
             name: getattr(config, name) for name in SamplingConfig.model_fields if name != "batch_size"
@@ -211,7 +277,7 @@ def _finish_dataset(
     dataset_dir: Path,
     plan: Sequence[PlannedImage],
     config: "SamplingConfig",
-    sha256: str,
+    generator: Generator,
     card: SyntheticSetCard,
 ) -> ImageDataset:
     records = [
@@ -224,9 +290,11 @@ def _finish_dataset(
             generation=Generation(
                 prompt=image.prompt,
                 seed=image.seed,
-                model_sha256=sha256,
+                model_sha256=generator.model_sha256,
+                adapter_sha256=generator.adapter_sha256,
                 num_inference_steps=config.num_inference_steps,
                 guidance_scale=config.guidance_scale,
+                guided_channels=config.guided_channels,
                 solver=config.solver,
             ),
         )

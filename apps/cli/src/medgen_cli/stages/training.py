@@ -1,4 +1,4 @@
-"""Training: a data set and its texts become a model folder."""
+"""Training: a data set and its texts become a model folder, or an adapter folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from medgen_data.image_folder import ImageDataset
 from medgen_data.problems import DataError
 
-from medgen_cli.errors import UsageError
+from medgen_cli.errors import UsageError, is_out_of_memory
+from medgen_cli.output import print_note
 from medgen_cli.progress import ProgressLine
 from medgen_cli.run_folder import lock_folder
 from medgen_cli.stop_signals import stop_after_step
 
 if TYPE_CHECKING:
-    from medgen_training import MsdmTrainConfig, TrainEvent
+    from medgen_training import TrainEvent
+
+    from medgen_cli.recipes import AnyTrainConfig
 
 _CLAIM_NAME = "training.json"
 
@@ -21,7 +24,7 @@ _CLAIM_NAME = "training.json"
 def train_model(
     dataset: ImageDataset,
     texts: Mapping[str, tuple[str, ...]],
-    config: "MsdmTrainConfig",
+    config: "AnyTrainConfig",
     train_dir: Path,
     *,
     seed: int,
@@ -29,7 +32,7 @@ def train_model(
     resume: bool,
     progress: ProgressLine | None = None,
 ) -> Path:
-    """Train a generator on the training split and return its model folder.
+    """Train a generator on the training split and return its model or adapter folder.
 
     The first SIGINT or SIGTERM lets the step end and a checkpoint be written; the second stops at once.
 
@@ -45,28 +48,32 @@ def train_model(
 
     Raises:
         CheckpointError: If the folder holds another training, or any without `resume`.
-        UsageError: If another process trains into the same folder, or weights are to be selected on a
-            validation split that is not there.
+        AdapterError: If the adapter's targets do not fit the base model.
+        MissingModelError: If pretrained weights are not to be had.
+        TrainingDivergedError: If a loss was not finite.
+        UnusableModelError: If the base model is of another family, or its weights are pickled.
+        UsageError: If another process trains into the same folder, weights are to be selected on a validation
+            split that is not there, or a text names no class of a class-conditional model.
     """
     from medgen_training import TrainingInterrupted, train
 
     def on_event(event: "TrainEvent") -> None:
-        if progress:
+        if event.stage == "prompts":
+            print_note(_long_prompts_note(event))
+        elif progress:
             figures = {"images/s": event.images_per_s, **event.figures}
             progress(event.step, event.num_steps, phase=event.stage, figures=figures)
 
     validation_set = _validation_records(dataset)
-    if config.denoiser.selection == "validation-loss" and validation_set is None:
-        raise UsageError(
-            f"train.denoiser.selection: validation-loss needs a validation split, which {dataset.root} lacks; "
-            "set data.validation_fraction, or use selection last"
-        )
+    _check_selection(config, dataset, validation_set)
+    records = training_records(dataset)
+    _check_classes(config, records, texts)
     train_dir.mkdir(parents=True, exist_ok=True)
     with lock_folder(train_dir, "train.lock"), stop_after_step() as stop:
         try:
             return train(
                 config,
-                training_records(dataset),
+                records,
                 texts,
                 train_dir,
                 seed=seed,
@@ -78,6 +85,10 @@ def train_model(
             )
         except TrainingInterrupted as error:
             raise stop.as_error() from error
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                error.add_note(_memory_advice(config))
+            raise
 
 
 def training_records(dataset: ImageDataset) -> ImageDataset:
@@ -95,6 +106,58 @@ def require_earlier_training(train_dir: Path) -> None:
     """
     if not (train_dir / _CLAIM_NAME).is_file():
         raise UsageError(f"{train_dir}: nothing to resume; leave --resume out to start")
+
+
+def _check_selection(
+    config: "AnyTrainConfig", dataset: ImageDataset, validation_set: ImageDataset | None
+) -> None:
+    from medgen_training import AdapterTrainConfig
+
+    if isinstance(config, AdapterTrainConfig):
+        return
+    if config.denoiser.selection == "validation-loss" and validation_set is None:
+        raise UsageError(
+            f"train.denoiser.selection: validation-loss needs a validation split, which {dataset.root} lacks; "
+            "set data.validation_fraction, or use selection last"
+        )
+
+
+def _check_classes(
+    config: "AnyTrainConfig", records: ImageDataset, texts: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Refuse texts that name no class before anything is decoded."""
+    from medgen_models.class_dit import ClassNames
+    from medgen_training import DitTrainConfig
+
+    if not isinstance(config, DitTrainConfig):
+        return
+    names = ClassNames(config.classes)
+    for record in records.records:
+        for text in texts[record.record_id]:
+            try:
+                names.class_of(text)
+            except ValueError as error:
+                raise UsageError(f"train.classes: record {record.record_id}: {error}") from error
+
+
+def _long_prompts_note(event: "TrainEvent") -> str:
+    return (
+        f"prompts: {event.figures['too_long']:.0f} of {event.num_steps} are longer than the text encoder reads, "
+        f"the longest has {event.figures['longest']:.0f} tokens; what is beyond is cut. Shorten them, or raise "
+        "train.max_tokens"
+    )
+
+
+def _memory_advice(config: "AnyTrainConfig") -> str:
+    from medgen_training import AdapterTrainConfig
+
+    if isinstance(config, AdapterTrainConfig):
+        return (
+            "lower train.batch_size (and raise train.accumulation), set train.gradient_checkpointing true, "
+            "train.base_dtype bfloat16, or a smaller train.image_size; `medgen train RECIPE --dry-run --fit 24GB` "
+            "says what fits a device"
+        )
+    return "lower train.denoiser.batch_size (and train.autoencoder.batch_size), or take a smaller preset"
 
 
 def _validation_records(dataset: ImageDataset) -> ImageDataset | None:
