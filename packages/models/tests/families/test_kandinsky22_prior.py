@@ -183,7 +183,7 @@ def test_gradients_reach_the_adapters_of_denoiser_and_text_encoder(model: Kandin
     )
     assert sizes["denoiser"].num_modules == 2 * 4
     prediction = model.denoise(normal(3, 32, 1, 1), TIMESTEPS, model.encode_prompts(PROMPTS))
-    prediction.square().sum().backward()
+    torch.autograd.backward(prediction.square().sum())
     for part in ("denoiser", "text_encoder"):
         for name, parameter in model.components()[part].named_parameters():
             if "lora_B" in name:
