@@ -91,6 +91,8 @@ def main() -> None:
     # Our own progress goes to stderr; bars of other libraries would fill a log file with control characters.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # It warns of image processors that nobody here uses.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin for long while waiting slow a busy machine down tenfold; not spinning at all costs an idle
     # one 40%. torch is not loaded yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")

@@ -1,8 +1,9 @@
 """Model folders: find the family, load, save in one piece, hash."""
 
 import hashlib
+import importlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,48 +11,58 @@ from typing import Any
 import torch
 
 from medgen_models.errors import MissingModelError, UnusableModelError
-from medgen_models.families.dit import load_dit
-from medgen_models.families.flux import load_flux
-from medgen_models.families.hunyuan_dit import load_hunyuan_dit
-from medgen_models.families.kandinsky3 import load_kandinsky3
-from medgen_models.families.kandinsky22_decoder import load_kandinsky22_decoder
-from medgen_models.families.kandinsky22_prior import load_kandinsky22_prior
-from medgen_models.families.msdm import MsdmModel, load_msdm, untrained_msdm
-from medgen_models.families.pixart import load_pixart
-from medgen_models.families.sdxl import load_sdxl
-from medgen_models.families.stable_diffusion import load_sd
+from medgen_models.families.msdm import MsdmModel, untrained_msdm
 from medgen_models.model_source import ModelSource
 from medgen_models.msdm.presets import MsdmPresetName
 
 
 @dataclass(frozen=True)
 class Family:
-    """How a family is recognised and loaded, and which load options it understands."""
+    """How a family is recognised and loaded, and which load options it understands.
+
+    Attributes:
+        pipeline_classes: What `model_index.json` of its folders names.
+        module: Module of `medgen_models.families`; imported when it is wanted, for each brings a pipeline along.
+        loader: Its function that takes a `ModelSource` and the options.
+        options: Names of the options.
+    """
 
     pipeline_classes: tuple[str, ...]
-    load: Callable[..., Any]
+    module: str
+    loader: str
     options: tuple[str, ...] = ()
+
+    def load(self, source: ModelSource, options: Mapping[str, Any]) -> Any:
+        """Load a model of this family."""
+        module = importlib.import_module(f"medgen_models.families.{self.module}")
+        return getattr(module, self.loader)(source, **options)
 
 
 FAMILIES: dict[str, Family] = {
-    "msdm": Family(("MsdmPipeline",), lambda source: load_msdm(Path(source.name_or_dir))),
-    "dit": Family(("ClassDitPipeline",), lambda source: load_dit(Path(source.name_or_dir))),
-    "hunyuan-dit": Family(("HunyuanDiTPipeline",), load_hunyuan_dit, ("image_size",)),
-    "flux": Family(("FluxPipeline",), load_flux, ("image_size", "max_tokens")),
+    "msdm": Family(("MsdmPipeline",), "msdm", "load_msdm"),
+    "dit": Family(("ClassDitPipeline",), "dit", "load_dit"),
+    "hunyuan-dit": Family(("HunyuanDiTPipeline",), "hunyuan_dit", "load_hunyuan_dit", ("image_size",)),
+    "flux": Family(("FluxPipeline",), "flux", "load_flux", ("image_size", "max_tokens")),
     "kandinsky22-prior": Family(
         ("KandinskyV22PriorPipeline",),
-        load_kandinsky22_prior,
+        "kandinsky22_prior",
+        "load_kandinsky22_prior",
         ("image_size", "lower_case", "prior_noise_schedule"),
     ),
     "kandinsky22-decoder": Family(
-        ("KandinskyV22Pipeline",), load_kandinsky22_decoder, ("image_size", "lower_case", "prior_source")
+        ("KandinskyV22Pipeline",),
+        "kandinsky22_decoder",
+        "load_kandinsky22_decoder",
+        ("image_size", "lower_case", "prior_source"),
     ),
     "kandinsky3": Family(
-        ("Kandinsky3Pipeline",), load_kandinsky3, ("image_size", "max_tokens", "lower_case")
+        ("Kandinsky3Pipeline",), "kandinsky3", "load_kandinsky3", ("image_size", "max_tokens", "lower_case")
     ),
-    "pixart": Family(("PixArtAlphaPipeline",), load_pixart, ("image_size", "max_tokens", "lower_case")),
-    "sd": Family(("StableDiffusionPipeline",), load_sd, ("image_size",)),
-    "sdxl": Family(("StableDiffusionXLPipeline",), load_sdxl, ("image_size",)),
+    "pixart": Family(
+        ("PixArtAlphaPipeline",), "pixart", "load_pixart", ("image_size", "max_tokens", "lower_case")
+    ),
+    "sd": Family(("StableDiffusionPipeline",), "stable_diffusion", "load_sd", ("image_size",)),
+    "sdxl": Family(("StableDiffusionXLPipeline",), "sdxl", "load_sdxl", ("image_size",)),
 }
 
 
@@ -103,7 +114,7 @@ def load_base(
         raise UnusableModelError(
             f"{source.name_or_dir}: {', '.join(unknown)} has no meaning for family {found}"
         )
-    model = FAMILIES[found].load(source, **given)
+    model = FAMILIES[found].load(source, given)
     for module in model.components().values():
         module.to(torch.device(device))
     return model

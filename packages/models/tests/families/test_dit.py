@@ -9,6 +9,7 @@ from medgen_models import Diffusion, MissingModelError, SamplingConfig, Sampling
 from medgen_models.class_dit.pipeline import ClassDitPipeline
 from medgen_models.class_dit.tiny import TINY_DIT, tiny_autoencoder, tiny_dit
 from medgen_models.families.dit import DitModel, load_autoencoder, load_dit, new_dit, untrained_dit
+from medgen_models.model_source import ModelSource
 from medgen_models.protocol import TextToImageModel
 from medgen_models.sampling import guided_prediction
 
@@ -94,7 +95,7 @@ def test_guidance_can_leave_the_last_channel_to_the_class_alone(dit: DitModel) -
 
 def test_folder_gives_back_classes_schedule_and_images(dit: DitModel, tmp_path: Path) -> None:
     dit.to_pipeline().save_pretrained(tmp_path / "model", safe_serialization=True)
-    loaded = load_dit(tmp_path / "model")
+    loaded = load_dit(ModelSource(str(tmp_path / "model")))
     assert loaded.class_names.names == ("normal cecum", "polyps")
     assert loaded.diffusion == dit.diffusion
     for name, tensor in dit.denoiser.state_dict().items():

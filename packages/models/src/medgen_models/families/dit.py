@@ -14,6 +14,7 @@ from medgen_models.class_dit.presets import DIT_PRESETS, DitPreset, DitPresetNam
 from medgen_models.class_dit.transformer import ClassDit
 from medgen_models.diffusion import Diffusion
 from medgen_models.errors import MissingModelError
+from medgen_models.model_source import ModelSource
 from medgen_models.noise_schedulers import diffusion_to_scheduler, scheduler_to_diffusion
 from medgen_models.protocol import Conditioning, LatentMoments
 
@@ -163,9 +164,9 @@ def load_autoencoder(name_or_dir: str) -> AutoencoderKL:
         ) from error
 
 
-def load_dit(model_dir: Path) -> DitModel:
+def load_dit(source: ModelSource) -> DitModel:
     """Load a DiT from its pipeline folder."""
-    return model_of_pipeline(ClassDitPipeline.from_pretrained(model_dir, use_safetensors=True))
+    return model_of_pipeline(ClassDitPipeline.from_pretrained(source.name_or_dir, use_safetensors=True))
 
 
 def model_of_pipeline(pipeline: ClassDitPipeline) -> DitModel:

@@ -1,12 +1,12 @@
 """MSDM behind the protocol that trainers and samplers know."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from medgen_models.diffusion import Diffusion
+from medgen_models.model_source import ModelSource
 from medgen_models.msdm.pipeline import MsdmPipeline
 from medgen_models.msdm.presets import PRESETS, MsdmPreset, MsdmPresetName
 from medgen_models.msdm.unet import MsdmUNet
@@ -102,9 +102,9 @@ def new_msdm(preset: MsdmPresetName | MsdmPreset, prompt_encoder: PromptEncoder,
     return MsdmModel(vae.eval(), unet.eval(), prompt_encoder, shape.diffusion)
 
 
-def load_msdm(model_dir: Path) -> MsdmModel:
+def load_msdm(source: ModelSource) -> MsdmModel:
     """Load an MSDM from its pipeline folder."""
-    pipeline = MsdmPipeline.from_pretrained(model_dir, use_safetensors=True)
+    pipeline = MsdmPipeline.from_pretrained(source.name_or_dir, use_safetensors=True)
     return MsdmModel(
         pipeline.vae.eval(),
         pipeline.unet.eval(),
