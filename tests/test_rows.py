@@ -346,3 +346,48 @@ def test_msdm_walks_with_a_recipe_that_names_its_family(place: Path, tmp_path: P
     ran = medgen("train", recipe, "--data", place / "images", "--out", tmp_path / "train", "--json")
     assert json.loads(ran.stdout) == {"model": str(tmp_path / "train" / "model")}, ran.stderr
     assert len(pixels(sample(place, tmp_path / "train" / "model", "msdm"))) == len(PROMPTS)
+
+
+def test_whole_experiment_of_an_adapter_ends_in_a_report(place: Path, tmp_path: Path) -> None:
+    base = base_of(place, "pixart")
+    recipe = {
+        "name": "row",
+        "seed": 1,
+        "data": {"kind": "phantoms", "num_images": 32, "size": 32, "test_fraction": 0.25},
+        "caption": {"method": "simple", "dataset_texts": "none"},
+        "train": {
+            "family": "pixart",
+            "base": str(base),
+            "adapter": {"rank": 2, "targets": "paper", "text_encoder": "attention"},
+            "num_steps": 2,
+            "batch_size": 2,
+        },
+        "sample": {
+            "num_inference_steps": 2,
+            "batch_size": 4,
+            "per_class": 4,
+            "prompts_from": "test",
+            "untrained_reference": True,
+        },
+        "score": {"extractor": "random:0", "metrics": ["frechet"]},
+    }
+    recipe_file, run_dir = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe_file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    planned = medgen("run", recipe_file, "--out", run_dir, "--dry-run", "--json")
+    assert planned.exit_code == 0, planned.stderr
+    assert str(run_dir / "train/adapter/") in json.loads(planned.stdout)["files"]
+    ran = medgen("run", recipe_file, "--out", run_dir, "--device", "cpu", "--json")
+    assert ran.exit_code == 0, ran.stderr
+    record = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    assert record["inputs"] == {str(base): model_sha256(base)}
+    trained = record["stages"]["train"]
+    assert "train/adapter/denoiser/adapter_model.safetensors" in trained["outputs"]
+    assert trained["figures"] == {"adapter_sha256": model_sha256(run_dir / "train" / "adapter")}
+    untrained = read_image_folder(run_dir / "synthetic" / "untrained")
+    assert {each.generation.adapter_sha256 for each in untrained.records if each.generation} == {None}
+    drawn = read_image_folder(run_dir / "synthetic" / "dataset")
+    assert pixels(drawn.root) != pixels(untrained.root)
+    assert "<img" in (run_dir / "report.html").read_text(encoding="utf-8")
+    assert json.loads(ran.stdout)["frechet_ratio"] > 0
+    again = medgen("run", recipe_file, "--out", run_dir, "--device", "cpu")
+    assert again.stderr.count("finished already, nothing changed") == 6
