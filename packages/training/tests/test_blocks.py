@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,17 +83,18 @@ def test_checkpointed_blocks_keep_less_and_have_the_same_gradient(family: str, t
     num_plain = len(kept)
     kept.clear()
     checkpoint_blocks(model.denoiser)
-    forward_passes = []
-    block = getattr(model.denoiser, "up_blocks", outer_blocks(model.denoiser))[-1]
-    layers = [child for child in block.modules() if isinstance(child, nn.Linear | nn.Conv2d)]
-    # In UNets, diffusers recomputes the convolutions of every block, the attention only of some.
-    inside = next((layer for layer in layers if isinstance(layer, nn.Conv2d)), layers[0])
-    inside.register_forward_hook(lambda *_: forward_passes.append(1))
+    passes: Counter[nn.Module] = Counter()
+    for block in outer_blocks(model.denoiser):
+        for layer in block.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.register_forward_hook(lambda layer, *_: passes.update([layer]))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         checkpointed = gradients(model)
     assert plain[1].norm() > 0
     assert len(kept) < 0.8 * num_plain
-    assert len(forward_passes) == 2  # forwards, and once more on the way back
+    # Forwards, and once more on the way back; in some UNet blocks diffusers does not compute the attention again.
+    assert set(passes.values()) <= {1, 2}
+    assert 2 in passes.values()
     assert torch.equal(plain[0], checkpointed[0])
     assert float((plain[1] - checkpointed[1]).norm() / plain[1].norm()) < 1e-6
 
