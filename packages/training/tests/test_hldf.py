@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from medgen_training.hldf import (
     sampler_steps,
 )
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 PROMPTS = ("a polyp in the upper left", "two ulcers")
 GUIDANCE = 4.5
@@ -387,6 +389,27 @@ def test_dropout_is_off_while_images_are_drawn_and_on_again_after() -> None:
     torch.testing.assert_close(trained.loss, calm.loss)
     torch.testing.assert_close(trained.gradients, calm.gradients)
     assert {name: layer.training for name, layer in case.model.denoiser.named_modules()} == before
+
+
+def test_a_wrapped_denoiser_is_not_synchronised_and_goes_on_training(tmp_path: Path) -> None:
+    case = build_case()
+    config = HldfConfig(num_inference_steps=3)
+    alone, parameters = case.gradients(config), case.parameters
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1
+    )
+    try:
+        wrapped = DistributedDataParallel(case.model.denoiser, find_unused_parameters=True)
+        case.model.denoiser = wrapped  # type: ignore[assignment]
+        for _ in range(2):  # a reducer that waits for a backward pass refuses the second round
+            timesteps = torch.full((2,), 500)
+            model_pred = case.model.denoise(case.noise, timesteps, case.conditioning)
+            torch.autograd.backward(model_pred.square().mean())
+            before = [None if p.grad is None else p.grad.clone() for p in parameters]
+            torch.testing.assert_close(case.gradients(config).gradients, alone.gradients)
+            torch.testing.assert_close([p.grad for p in parameters], before)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_nothing_is_written_into_the_model() -> None:
