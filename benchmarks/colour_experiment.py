@@ -200,7 +200,9 @@ def score(real: Tensor, synthetic: Tensor, extractors: dict[str, Any]) -> Scores
     comparison = compare_colours(colour_statistics(real), colour_statistics(synthetic), seed=0)
     errors = [*comparison.mean_error.values(), *comparison.deviation_error.values()]
     features = {
-        name: [torch.cat([extract(batch) for batch in torch.split(images, 64)]) for images in (real, synthetic)]
+        name: [
+            torch.cat([extract(batch) for batch in torch.split(images, 64)]) for images in (real, synthetic)
+        ]
         for name, extract in extractors.items()
     }
     distances = {name: frechet_distance(*pair) for name, pair in features.items()}
