@@ -17,9 +17,9 @@ from medgen_data.phantoms import write_phantom_dataset
 from medgen_models import PRESETS, load_prompt_encoder, new_msdm
 from medgen_training.batches import BatchSource
 from medgen_training.cache import build_prompt_table, load_pixels
+from medgen_training.denoiser.batches import build_source
 from medgen_training.denoiser.config import DenoiserConfig
 from medgen_training.denoiser.trainer import denoising_losses
-from medgen_training.msdm import build_source
 from medgen_training.order import batch_rows, stream_generator
 
 
