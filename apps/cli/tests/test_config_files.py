@@ -67,6 +67,10 @@ def test_overrides_are_typed_by_the_field_they_set() -> None:
     )
 
 
+def test_true_and_false_are_truth_values_where_text_would_be_taken_too() -> None:
+    assert apply_overrides({}, ["a=true", "b=false", "c=True"]) == {"a": True, "b": False, "c": "True"}
+
+
 def test_overrides_leave_their_source_alone() -> None:
     values = {"inner": {"num_steps": 1}}
     apply_overrides(values, ["inner.num_steps=2"])

@@ -11,6 +11,22 @@ class MissingModelError(FileNotFoundError):
     __module__ = "medgen_models.errors"
 
 
+class UnusableModelError(ValueError):
+    __module__ = "medgen_models.errors"
+
+
+class AdapterError(ValueError):
+    __module__ = "medgen_models.adapters.errors"
+
+
+class TrainingDivergedError(RuntimeError):
+    __module__ = "medgen_training.interruption"
+
+
+class TooLittleMemoryError(ValueError):
+    __module__ = "medgen_models.memory_fit"
+
+
 class OutOfMemoryError(RuntimeError):
     __module__ = "torch"
 
@@ -23,7 +39,10 @@ class OutOfMemoryError(RuntimeError):
         (DataError("bad row"), 3),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), 3),
         (PartialError("2 rows"), 4),
+        (AdapterError("another rank"), 2),
         (MissingModelError("no model"), 5),
+        (UnusableModelError("another family"), 5),
+        (TooLittleMemoryError("1 GiB"), 6),
         (MemoryError(), 6),
         (OutOfMemoryError("CUDA"), 6),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 6),
@@ -31,6 +50,7 @@ class OutOfMemoryError(RuntimeError):
         (OSError(errno.EIO, "Input/output error"), 6),
         (PermissionError(errno.EACCES, "Permission denied", "out"), 2),
         (GateError("frechet is 70"), 7),
+        (TrainingDivergedError("step 3"), 8),
         (KeyboardInterrupt(), 130),
         (Terminated(), 143),
     ],
@@ -64,3 +84,20 @@ def test_defect_is_told_with_the_note_that_names_the_crash_file() -> None:
 
 def test_defect_without_a_run_folder_points_to_debug() -> None:
     assert "--debug" in describe(KeyError("x")).message
+
+
+def test_names_of_errors_are_those_of_the_packages() -> None:
+    from medgen_models.adapters.errors import AdapterError as RealAdapterError
+    from medgen_models.errors import UnusableModelError as RealUnusableModelError
+    from medgen_models.memory_fit import TooLittleMemoryError as RealTooLittleMemoryError
+    from medgen_training import TrainingDivergedError as RealTrainingDivergedError
+
+    pairs = (
+        (AdapterError, RealAdapterError),
+        (UnusableModelError, RealUnusableModelError),
+        (TooLittleMemoryError, RealTooLittleMemoryError),
+        (TrainingDivergedError, RealTrainingDivergedError),
+    )
+    for ours, real in pairs:
+        assert (ours.__name__, ours.__module__) == (real.__name__, real.__module__)
+        assert issubclass(real, ours.__mro__[1])

@@ -1,5 +1,6 @@
 """Training: a data set and its texts become a model folder, or an adapter folder."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from medgen_cli.recipes import AnyTrainConfig
 
 _CLAIM_NAME = "training.json"
+_SILENT = logging.NullHandler()
 
 
 def train_model(
@@ -56,6 +58,9 @@ def train_model(
             split that is not there, or a text names no class of a class-conditional model.
     """
     from medgen_training import TrainingInterrupted, train
+
+    # What it would warn of comes as an event too, and is printed here.
+    logging.getLogger("medgen_training.adapter.run").addHandler(_SILENT)
 
     def on_event(event: "TrainEvent") -> None:
         if event.stage == "prompts":
