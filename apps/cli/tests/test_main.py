@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 Call = Callable[..., Any]
-COMMANDS = ("data", "caption", "train", "sample", "score", "classify", "report", "run", "demo")
+COMMANDS = ("data", "caption", "train", "sample", "score", "classify", "export", "report", "run", "demo")
 
 
 def test_help_lists_every_command(medgen: Call) -> None:
@@ -34,6 +34,7 @@ def test_help_documents_the_exit_codes(medgen: Call) -> None:
         "5 a model",
         "6 out of",
         "7 a --fail-if",
+        "8 a loss",
         "130",
         "143",
     ):

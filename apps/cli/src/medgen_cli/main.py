@@ -54,8 +54,8 @@ def medgen(
     """From a small set of medical images to a text-to-image generator, and to a report that says what it is worth.
 
     Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 defect, 2 usage or recipe, 3 input
-    data, 4 done but some rows failed, 5 a model is missing or cannot be used, 6 out of memory or disk, 7 a --fail-if
-    limit was passed, 8 a loss was no number any more, 130 interrupted, 143 terminated.
+    data, 4 done but some rows failed, 5 a model is missing or cannot be used, 6 out of memory or disk, 7 a
+    --fail-if limit was passed, 8 a loss was no number any more, 130 interrupted, 143 terminated.
     """
 
 
