@@ -1,70 +1,33 @@
 """Caption a data set: in order, resumable, every caption checked.
 
+The methods that ask a model are in `describe`; the others are here.
+
 Rows are appended to a working file beside the target, one whole line per write, so a kill at any moment
 leaves whole lines and at most one torn end, which the next run cuts off. When all records are done, the
 finished captions replace the target in the order of the data set and the working file is deleted.
 
-The `revision` of a row names the version of the method and a hash of everything its text depends on: the
-configuration, the modality and the fingerprint of the data set. Rows of another revision or seed are never
-mixed in: a working file of other settings is started afresh; finished captions of other settings are
-somebody's work and are refused.
+Rows of another revision or seed are never mixed in: a working file of other settings is started afresh;
+finished captions of other settings are somebody's work and are refused.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from medgen_data.atomic import write_jsonl_atomic
-from medgen_data.captions import CaptionRow, read_captions
+from medgen_data.captions import CaptionRow
 from medgen_data.image_folder import ImageDataset
 from medgen_data.images import ImageError, decode_image
 from medgen_data.problems import DataError, Problem
 from medgen_data.records import ImageRecord
-from pydantic import BaseModel, ConfigDict, Field
 
+from medgen_captioning.config import CaptionConfig
+from medgen_captioning.describe import Access, describe_dataset
+from medgen_captioning.finished import CaptionRun, reusable_rows, revision_of, take_shard
 from medgen_captioning.measured import measured_caption
 from medgen_captioning.prompts import simple_caption
 
-Method = Literal["empty", "measured", "simple"]
-
-# Raised with every change that gives another text for the same pixels.
-_VERSION = 1
-
-
-class CaptionConfig(BaseModel):
-    """How to caption.
-
-    Attributes:
-        method: `simple` names modality and class; `measured` adds what is measured in the pixels; `empty`
-            captions nothing, for training without text.
-        modality: E.g. `endoscopic`; None takes that of the data set's card.
-        max_words: Longest caption.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: Method = "measured"
-    modality: str | None = Field(default=None, min_length=1)
-    max_words: int = Field(default=100, ge=5)
-
-
-@dataclass(frozen=True)
-class CaptionRun:
-    """What a run did.
-
-    Attributes:
-        num_written: Captions made by this run.
-        num_reused: Captions that an earlier run had made.
-        problems: Images without a caption, and why; another run tries them again.
-    """
-
-    num_written: int
-    num_reused: int
-    problems: tuple[Problem, ...]
+__all__ = ["Access", "CaptionConfig", "CaptionRun", "caption_dataset", "check_caption"]
 
 
 def caption_dataset(
@@ -73,6 +36,8 @@ def caption_dataset(
     config: CaptionConfig,
     *,
     seed: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    access: Access | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CaptionRun:
     """Caption every record of a data set, or go on where an interrupted run stopped.
@@ -81,16 +46,23 @@ def caption_dataset(
         dataset: Data set, or a selection of one.
         captions_file: Target; written whole, once, at the end.
         config: How to caption.
-        seed: Recorded in each row. The methods so far draw nothing at random.
+        seed: Recorded in each row; models draw their words by it.
+        shard: (i, n): caption only every n-th record from the i-th, each shard to its own file.
+        access: What a model may be reached by, and where its answers are kept.
         on_progress: Called with the numbers of records done and in all, after each record.
 
     Raises:
         DataError: If `captions_file` holds captions of other settings or of records that are not in
             `dataset`, or no image could be captioned.
     """
+    dataset = take_shard(dataset, shard)
+    if config.method in ("server", "vision-language"):
+        return describe_dataset(
+            dataset, captions_file, config, seed=seed, access=access or Access(), on_progress=on_progress
+        )
     modality = config.modality or dataset.card.modality
-    revision = _revision(dataset, config, modality)
-    finished = _reusable_rows(dataset, captions_file, config.method, revision, seed)
+    revision = revision_of(dataset, config, modality)
+    finished = reusable_rows(dataset, captions_file, config.method, revision, seed)
     journal = _Journal(captions_file.with_name(f".{captions_file.name}.working"), revision, seed)
     rows = {**journal.rows, **finished}
     num_reused, problems = sum(record.record_id in rows for record in dataset.records), []
@@ -163,33 +135,6 @@ def _caption_record(
         seed=seed,
         checks=checks,
     )
-
-
-def _revision(dataset: ImageDataset, config: CaptionConfig, modality: str) -> str:
-    causes = [config.model_dump(mode="json"), modality, dataset.card.fingerprint]
-    return f"{_VERSION}+{hashlib.sha256(json.dumps(causes, sort_keys=True).encode()).hexdigest()[:16]}"
-
-
-def _reusable_rows(
-    dataset: ImageDataset, captions_file: Path, method: str, revision: str, seed: int
-) -> dict[str, CaptionRow]:
-    if not captions_file.exists():
-        return {}
-    rows = read_captions(captions_file)
-    other = next((row for row in rows.values() if (row.revision, row.seed) != (revision, seed)), None)
-    if other is not None:
-        raise DataError(
-            f"{captions_file} holds captions of other settings or another data set: method {other.method}, "
-            f"revision {other.revision}, seed {other.seed}, but now method {method}, revision {revision}, "
-            f"seed {seed}; choose another file or delete this one"
-        )
-    strangers = rows.keys() - {record.record_id for record in dataset.records}
-    if strangers:
-        raise DataError(
-            f"{captions_file} holds captions of {len(strangers)} records that are not selected now, e.g. "
-            f"{min(strangers)}; choose another file for this selection"
-        )
-    return rows
 
 
 class _Journal:
