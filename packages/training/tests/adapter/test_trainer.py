@@ -24,7 +24,7 @@ from torch import Tensor
 HLDF = {"every_steps": 1, "num_inference_steps": 2}
 
 
-def step_gradients(prepared: Any, **settings: Any) -> Tensor:
+def gradient_of_step(prepared: Any, **settings: Any) -> Tensor:
     """Return the gradient of one optimiser step under other settings, flat."""
     config = AdapterTrainConfig.model_validate(prepared.config.model_dump() | settings)
     for parameter in prepared.parameters:
@@ -42,8 +42,8 @@ def test_two_accumulated_passes_have_the_gradient_of_a_batch_of_two(
     new_config: Callable[..., AdapterTrainConfig], prepare: Callable[..., Any], changes: dict[str, Any]
 ) -> None:
     prepared = prepare(new_config(**changes))
-    together = step_gradients(prepared, batch_size=2)
-    apart = step_gradients(prepared, batch_size=1, accumulation=2)
+    together = gradient_of_step(prepared, batch_size=2)
+    apart = gradient_of_step(prepared, batch_size=1, accumulation=2)
     assert together.norm() > 0
     assert float((together - apart).norm() / together.norm()) < 1e-5
 
@@ -78,7 +78,7 @@ def test_base_weights_stay_as_they_were_and_only_adapters_learn(
     before = [parameter.detach().clone() for parameter in frozen]
     optimizer = torch.optim.AdamW(prepared.parameters, lr=1e-2)
     start = [parameter.detach().clone() for parameter in prepared.parameters]
-    step_gradients(prepared)
+    gradient_of_step(prepared)
     assert all(parameter.grad is None for parameter in frozen)
     optimizer.step()
     assert all(torch.equal(*pair) for pair in zip(before, frozen, strict=True))
@@ -92,7 +92,7 @@ def test_adapters_of_a_bfloat16_base_stay_float32(
     prepared = prepare(new_config(base_dtype="bfloat16"))
     assert {parameter.dtype for parameter in prepared.parameters} == {torch.float32}
     assert prepared.model.denoiser.proj_out.weight.dtype == torch.bfloat16
-    gradient = step_gradients(prepared)
+    gradient = gradient_of_step(prepared)
     assert gradient.isfinite().all()
     assert gradient.norm() > 0
 
@@ -367,7 +367,7 @@ def test_one_process_averages_nothing(
     new_config: Callable[..., AdapterTrainConfig], prepare: Callable[..., Any]
 ) -> None:
     prepared = prepare(new_config())
-    before = step_gradients(prepared)
+    before = gradient_of_step(prepared)
     average_gradients(prepared.parameters, Accelerator(cpu=True))
     after = torch.cat([p.grad.flatten() for p in prepared.parameters if p.grad is not None])
     assert torch.equal(before, after)

@@ -93,7 +93,6 @@ def train_adapter_weights(
     log = None
     if accelerator.is_main_process:
         log = TrainLog(train_dir, "adapter", num_steps, first_step=first_step, on_event=on_event)
-    processes = {"process_index": accelerator.process_index, "num_processes": accelerator.num_processes}
     first_bad_step = torch.full((), -1, device=model.device)
 
     for step in range(first_step, num_steps):
@@ -101,21 +100,7 @@ def train_adapter_weights(
             group["lr"] = config.learning_rate * lr_factor(
                 config.lr_schedule, step, num_steps, config.warmup_fraction
             )
-        total, colour_loss = torch.zeros((), device=model.device), torch.zeros((), device=model.device)
-        has_colour_loss = config.hldf is not None and fires(step, config.hldf)
-        for turns in turns_of_step(step, config, len(data.record_ids), seed=seed, **processes):
-            with _seeded_dropout(config, stream_seed(seed, "dropout", turns.numbers[0])):
-                losses = draw_losses(model, data, config, turns, seed=seed)
-                (losses.mean() / config.accumulation).backward()
-            total += losses.detach().mean() / config.accumulation
-            if has_colour_loss:  # the graph of the loss above is gone: the two are never in memory together
-                mean = add_colour_gradients(model, data, config, turns, parameters, seed=seed)
-                colour_loss += mean / config.accumulation
-        average_gradients(parameters, accelerator)
-        figures = {"loss": total, "grad_norm": _clip(parameters, config.max_grad_norm)}
-        if has_colour_loss:
-            figures["colour_loss"] = colour_loss
-        figures = _averaged(figures, accelerator)
+        figures = step_gradients(model, data, config, step, parameters, seed=seed, accelerator=accelerator)
         optimizer.step()
         optimizer.zero_grad()
         is_bad = (first_bad_step < 0) & ~torch.isfinite(torch.stack([*figures.values()]).sum())
@@ -139,6 +124,42 @@ def train_adapter_weights(
             raise TrainingInterrupted(checkpoints_dir, done)
     if log is not None:
         log.close()
+
+
+def step_gradients(
+    model: TextToImageModel,
+    data: AdapterData,
+    config: AdapterTrainConfig,
+    step: int,
+    parameters: Sequence[nn.Parameter],
+    *,
+    seed: int,
+    accelerator: Accelerator,
+) -> dict[str, Tensor]:
+    """Leave the clipped gradient of an optimiser step in the parameters; return its figures, on the device."""
+    loss, colour_loss = torch.zeros((), device=model.device), torch.zeros((), device=model.device)
+    has_colour_loss = config.hldf is not None and fires(step, config.hldf)
+    turns_of_process = turns_of_step(
+        step,
+        config,
+        len(data.record_ids),
+        seed=seed,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
+    for turns in turns_of_process:
+        with _seeded_dropout(config, stream_seed(seed, "dropout", turns.numbers[0])):
+            losses = draw_losses(model, data, config, turns, seed=seed)
+            (losses.mean() / config.accumulation).backward()
+        loss += losses.detach().mean() / config.accumulation
+        if has_colour_loss:  # the graph of the loss above is gone: the two are never in memory together
+            mean = add_colour_gradients(model, data, config, turns, parameters, seed=seed)
+            colour_loss += mean / config.accumulation
+    average_gradients(parameters, accelerator)
+    figures = {"loss": loss, "grad_norm": _clip(parameters, config.max_grad_norm)}
+    if has_colour_loss:
+        figures["colour_loss"] = colour_loss
+    return _averaged(figures, accelerator)
 
 
 def draw_losses(
