@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from medgen_data import ImageDataset
 from medgen_training import AdapterTrainConfig, TrainEvent, TrainingDivergedError, train
 from medgen_training.adapter.draws import Turns, turns_of_step
+from medgen_training.adapter.processes import average_gradients
 from medgen_training.adapter.trainer import (
     adapter_losses,
     add_colour_gradients,
-    average_gradients,
     draw_losses,
     train_adapter_weights,
 )
@@ -186,7 +186,7 @@ def test_a_loss_that_is_no_number_names_its_images_and_keeps_the_last_good_check
     monkeypatch: pytest.MonkeyPatch,
     log_every: int,
 ) -> None:
-    config = new_config(num_steps=20, checkpoint_every=4, log_every=log_every)
+    config = new_config(num_steps=20, checkpoint_every=4, log_every=log_every, gradient_checkpointing=False)
     broken_after(6, monkeypatch)
     with pytest.raises(
         TrainingDivergedError, match=r"loss of step 7 is not finite .*checkpoint-4 is from"
@@ -222,7 +222,9 @@ def test_a_gradient_that_is_no_number_is_found_before_it_is_saved(
         return values if next(calls) != 3 else Breaks.apply(values)
 
     monkeypatch.setattr("medgen_training.adapter.trainer.adapter_losses", losses)
-    config = new_config(num_steps=8, checkpoint_every=2, log_every=50, max_grad_norm=None)
+    config = new_config(
+        num_steps=8, checkpoint_every=2, log_every=50, max_grad_norm=None, gradient_checkpointing=False
+    )
     with pytest.raises(TrainingDivergedError, match=r"step 4 is not finite .*checkpoint-2 is from before"):
         train(config, phantoms, texts, tmp_path / "run", seed=0)
     kept = tmp_path / "run" / "checkpoints" / "adapter" / "checkpoint-2"

@@ -15,6 +15,7 @@ from medgen_models.base_models import base_sha256, load_pretrained
 from medgen_training.adapter.batches import condition_source, latent_source
 from medgen_training.adapter.config import AdapterTrainConfig
 from medgen_training.adapter.draws import draw_turns, turns_of_step
+from medgen_training.adapter.memory import must_checkpoint
 from medgen_training.adapter.trainer import AdapterData, train_adapter_weights
 from medgen_training.blocks import checkpoint_blocks, compile_blocks
 from medgen_training.cache import PromptTable, build_prompt_table, load_pixels
@@ -97,6 +98,7 @@ def train_adapter(
         _write_first_batch(model, data, config, train_dir, seed=seed)
     if config.cache:
         _put_aside(model, config, text_encoder_learns=text_encoder_learns)
+    _set_up_blocks(model, data, config)
     train_adapter_weights(
         model,
         data,
@@ -136,7 +138,7 @@ def base_facts(config: AdapterTrainConfig) -> AdapterFacts:
 def prepare_model(
     model: TextToImageModel, config: AdapterTrainConfig, *, seed: int
 ) -> dict[str, AdapterSize]:
-    """Freeze a model, put adapters into it, and set its blocks up as the config wants; return their sizes."""
+    """Freeze a model and put adapters into it, with the dropout that the config wants; return their sizes."""
     for module in model.components().values():
         module.requires_grad_(False).eval()
     sizes = add_adapters(model.components(), config.adapter, family=config.family, seed=seed)
@@ -145,11 +147,15 @@ def prepare_model(
             model.components()[part].train()
         elif config.adapter.dropout:
             _train_dropout_of_adapters(model.components()[part])
-    if config.gradient_checkpointing is True:
+    return sizes
+
+
+def _set_up_blocks(model: TextToImageModel, data: AdapterData, config: AdapterTrainConfig) -> None:
+    checkpointing = config.gradient_checkpointing
+    if checkpointing is True or (checkpointing == "auto" and must_checkpoint(model, data, config)):
         checkpoint_blocks(model.denoiser)
     if config.compile_blocks:
         compile_blocks(model.denoiser)
-    return sizes
 
 
 def _train_dropout_of_adapters(module: torch.nn.Module) -> None:

@@ -24,6 +24,7 @@ from medgen_training.adapter.batches import (
 )
 from medgen_training.adapter.config import AdapterTrainConfig
 from medgen_training.adapter.draws import Turns, draw_colour_turns, draw_turns, turns_of_step
+from medgen_training.adapter.processes import all_stop, average_gradients, averaged
 from medgen_training.cache import PromptTable
 from medgen_training.checkpoints import (
     load_latest_checkpoint,
@@ -108,7 +109,7 @@ def train_adapter_weights(
 
         done = step + 1
         looking = done % config.log_every == 0 or done == num_steps
-        stopping = _all_stop(should_stop, accelerator, looking=looking)
+        stopping = all_stop(should_stop, accelerator, looking=looking)
         saving = done % config.checkpoint_every == 0 or done == num_steps or stopping
         if log is not None:
             log.saw_images(config.batch_size * config.accumulation * accelerator.num_processes)
@@ -159,7 +160,7 @@ def step_gradients(
     figures = {"loss": loss, "grad_norm": _clip(parameters, config.max_grad_norm)}
     if has_colour_loss:
         figures["colour_loss"] = colour_loss
-    return _averaged(figures, accelerator)
+    return averaged(figures, accelerator)
 
 
 def draw_losses(
@@ -223,38 +224,9 @@ def add_colour_gradients(
     return result.loss.mean()
 
 
-def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
-    """Average the gradients of all processes, as one message: adapters are small."""
-    if accelerator.num_processes == 1:
-        return
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    flat = accelerator.reduce(flat, reduction="mean")
-    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = gradient.view_as(parameter)
-
-
 def _clip(parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
     """Return the norm of the gradient, and bound it."""
     return nn.utils.clip_grad_norm_(parameters, float("inf") if max_norm is None else max_norm)
-
-
-def _averaged(figures: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
-    """Average figures over processes: all see the same, so all stop at one that is no number."""
-    if accelerator.num_processes == 1:
-        return figures
-    together = accelerator.reduce(torch.stack([*figures.values()]), reduction="mean")
-    return dict(zip(figures, together.unbind(), strict=True))
-
-
-def _all_stop(should_stop: StopRequest | None, accelerator: Accelerator, *, looking: bool) -> bool:
-    """Say whether to stop; processes ask each other, at log steps only, since an answer is waited for."""
-    asked = should_stop is not None and should_stop()
-    if accelerator.num_processes == 1:
-        return asked
-    if not looking:
-        return False
-    return bool(accelerator.reduce(torch.tensor(float(asked), device=accelerator.device)) > 0)
 
 
 @contextmanager
