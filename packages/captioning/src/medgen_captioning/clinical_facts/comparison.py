@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from medgen_captioning.clinical_facts.facts import ClinicalFacts, Count, Statement
@@ -72,11 +73,17 @@ def accepts(original: str, rewrite: str) -> Verdict:
     >>> accepts("Generate an image with 1 polyp.", "Create a picture of two polyps.").reasons
     ('polyp: count is 1 in the original, 2 in the rewrite',)
     """
-    facts = facts_of(original)
+    facts = _facts_of_original(original)
     found = difference(facts, facts_of(rewrite))
     if not found and facts == ClinicalFacts():
         found = tuple(_compare_words(original, rewrite))
     return Verdict(not found, tuple(each.reason for each in found))
+
+
+@lru_cache(maxsize=512)
+def _facts_of_original(sentence: str) -> ClinicalFacts:
+    # One original is compared with many rewrites, one after another.
+    return facts_of(sentence)
 
 
 def _compare_entities(original: ClinicalFacts, rewrite: ClinicalFacts) -> list[FactDifference]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from medgen_captioning.clinical_facts import vocabulary
 from medgen_captioning.clinical_facts.facts import ZONES, ClinicalFacts, Count, Statement
-from medgen_captioning.clinical_facts.tokens import Token, normalise, structures_of, tokens_of
+from medgen_captioning.clinical_facts.sides import structures_in
+from medgen_captioning.clinical_facts.tokens import Token, normalise, tokens_of
 
 _ATTRIBUTES = ("colour", "place", "size", "type")
 # Words that keep an adjective from the noun after them.
@@ -332,7 +333,7 @@ def _structures(text: str, named: set[str]) -> frozenset[str]:
     implied: frozenset[str] = frozenset().union(
         *(vocabulary.IMPLIED_STRUCTURES.get(name, ()) for name in named)
     )
-    return frozenset(token.value for token in structures_of(text)) - implied
+    return frozenset(structures_in(text.lower())) - implied
 
 
 def _side(value: str) -> tuple[str, str]:

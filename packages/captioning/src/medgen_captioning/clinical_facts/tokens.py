@@ -2,16 +2,16 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from medgen_captioning.clinical_facts import sizes, vocabulary, zones
+from medgen_captioning.clinical_facts import sides, sizes, vocabulary, zones
 from medgen_captioning.clinical_facts.facts import Count
+from medgen_captioning.clinical_facts.names import Names
 
 Kind = Literal[
     "article", "boundary", "colour", "count", "entity", "negation", "number", "picture", "place", "procedure",
-    "qualifier", "side", "size", "structure", "type", "without",
+    "qualifier", "side", "size", "type", "without",
 ]  # fmt: skip
 
 
@@ -81,34 +81,22 @@ class _Scan:
         self.tokens.append(token)
         return True
 
-    def take_all(self, kind: Kind, names: "_Names") -> None:
+    def take_all(self, kind: Kind, names: Names) -> None:
         position = 0
-        while match := names.pattern.search(self.lower, position):
-            name = names.names[(match.lastindex or 1) - 1]
-            taken = self.take(Token(kind, name, match.start(), match.end()))
+        while (found := names.search(self.lower, position)) is not None:
+            name, start, end = found
             # What overlaps something taken may hide a shorter name inside.
-            position = match.end() if taken else match.start() + 1
+            position = end if self.take(Token(kind, name, start, end)) else start + 1
 
 
-class _Names:
-    """The patterns of many names as one: a search per group of names instead of one per name."""
-
-    def __init__(self, patterns: Mapping[str, str]) -> None:
-        self.names = tuple(patterns)
-        self.pattern = re.compile(
-            rf"(?<!\w)(?:{'|'.join(f'({pattern})' for pattern in patterns.values())})(?!\w)"
-        )
-
-
-_MORPHOLOGY = _Names({"ip": r"pedunculated(?= (?:polyp|lesion|\(|paris))", "is": r"sessile(?! serrated)"})
-_SIZE_WORDS = _Names(vocabulary.SIZE_WORDS)
-_ENDOSCOPY = _Names({"endoscopy": vocabulary.PROCEDURES["endoscopy"]})
-_PROCEDURES = _Names({name: words for name, words in vocabulary.PROCEDURES.items() if name != "endoscopy"})
-_ENTITIES = _Names({**vocabulary.ENTITIES, "normal": r"normal|healthy|unremarkable"})
-_COLOURS = _Names(vocabulary.COLOURS)
-_QUALIFIERS = _Names(vocabulary.QUALIFIERS)
-_PICTURE = _Names({"image": vocabulary.PICTURE})
-_STRUCTURES = _Names(vocabulary.STRUCTURES)
+_MORPHOLOGY = Names({"ip": r"pedunculated(?= (?:polyp|lesion|\(|paris))", "is": r"sessile(?! serrated)"})
+_SIZE_WORDS = Names(vocabulary.SIZE_WORDS)
+_ENDOSCOPY = Names({"endoscopy": vocabulary.PROCEDURES["endoscopy"]})
+_PROCEDURES = Names({name: words for name, words in vocabulary.PROCEDURES.items() if name != "endoscopy"})
+_ENTITIES = Names({**vocabulary.ENTITIES, "normal": r"normal|healthy|unremarkable"})
+_COLOURS = Names(vocabulary.COLOURS)
+_QUALIFIERS = Names(vocabulary.QUALIFIERS)
+_PICTURE = Names({"image": vocabulary.PICTURE})
 
 _PARIS_TYPE = re.compile(
     r"(?<!\w)(?:(?:type|0)-)?(?:0-)?"
@@ -151,84 +139,30 @@ def _read_names(scan: _Scan) -> None:
 
 
 def _read_places(scan: _Scan) -> None:
+    for match in zones.CLOCK.finditer(scan.lower):
+        # On a breast or an eye the clock is the body's.
+        body = sides.speaks_of_a_body(scan.lower)
+        value = f"{match[1]} o'clock" + (
+            f":{sides.structure_near(scan.lower, *match.span())}" if body else ""
+        )
+        scan.take(Token("side" if body else "place", value, match.start(), match.end()))
     for match in zones.PLACE.finditer(scan.lower):
         bare = zones.is_bare(match)
-        if bare and (not zones.is_picture_side(scan.lower, match) or _is_body_side(scan.lower, match)):
+        if bare and not zones.is_picture_side(scan.lower, match):
             continue
         if re.match(r"-?ed\b|-aged", scan.lower[match.end() :]):
             continue
-        if _is_body_quadrant(scan.lower, match):
+        if sides.is_of_the_body(scan.lower, match):
+            side, start, end = sides.side_word(match)
+            scan.take(Token("side", f"{side}:{sides.structure_near(scan.lower, start, end)}", start, end))
             continue
         value = ",".join(sorted(zones.zones_of(match)))
         scan.take(Token("place", f"-{value}" if match["minus"] else value, match.start(), match.end()))
 
 
-_BODY_IMAGING = re.compile(
-    rf"(?<!\w)(?:{'|'.join(vocabulary.PROCEDURES[name] for name in vocabulary.BODY_IMAGING)})(?!\w)"
-)
-_OF_IMAGE = re.compile(rf"\s*(?:of|in|on) (?:the|this|an?) (?:\w+ )?(?:{zones.IMAGE})\b")
-
-
-def _is_body_side(text: str, match: re.Match[str]) -> bool:
-    """In radiology a side is the patient's, not the picture's: "effusion on the left side"."""
-    return bool(match["h5"] and _BODY_IMAGING.search(text) and not _OF_IMAGE.match(text, match.end()))
-
-
-def _is_body_quadrant(text: str, match: re.Match[str]) -> bool:
-    """The right upper quadrant of a belly, the upper left lobe: a height and a side, but of the body."""
-    after = text[match.end() :]
-    if re.match(rf"\s*(?:of (?:the|this|an?) )?(?:\w+ )?(?:{zones.IMAGE})\b", after):
-        return False
-    structures = "|".join(vocabulary.STRUCTURES.values())
-    if re.match(
-        rf"\s*(?:of (?:the|his|her) (?:\w+ )?)?(?:{structures}|abdomen|abdominal|quadrant pain)(?!\w)", after
-    ):
-        return True
-    return bool(match["h2"]) and "quadrant" in match[0] and bool(re.search(r"abdom|pain|tender|belly", text))
-
-
-_SIDE = re.compile(r"(?<![\w-])(left|right|bilateral(?:ly)?|both)(?:-sided| sided|-hand)?(?![\w])")
-# Left as a verb, right as an adverb.
-_NO_SIDE = re.compile(
-    r"\s*(?:in place|in situ|behind|untreated|untouched|open|empty|blank|out|alone|after|before|away|angle|now|at\b"
-    r"|where)"
-)
-
-
 def _read_sides(scan: _Scan) -> None:
-    for match in _SIDE.finditer(scan.lower):
-        side = match[1]
-        structure = _structure_after(scan.lower, match.end()) or _structure_before(scan.lower, match.start())
-        if side == "both" and not structure:
-            continue
-        if _NO_SIDE.match(scan.lower, match.end()) and not structure:
-            continue
-        side = "both" if side.startswith("bilateral") else side
-        scan.take(Token("side", f"{side}:{structure}", match.start(), match.end()))
-    for letters, (side, structure) in vocabulary.SIDE_LETTERS.items():
-        for match in re.finditer(rf"\b{letters}\b", scan.text):
-            scan.take(Token("side", f"{side}:{structure}", match.start(), match.end()))
-
-
-def _structure_after(text: str, position: int) -> str:
-    phrase = re.match(r"(?:[\s,-]+[\w'-]+){1,5}", text[position:])
-    return _first_structure(re.split(r"\b(?:and|or|left|right|with)\b", phrase[0])[0]) if phrase else ""
-
-
-def _structure_before(text: str, position: int) -> str:
-    phrase = re.search(r"(?:[\w'-]+[\s,(]+){1,5}$", text[:position])
-    return _first_structure(phrase[0]) if phrase else ""
-
-
-def _first_structure(text: str) -> str:
-    return next((token.value for token in structures_of(text)), "")
-
-
-def structures_of(text: str) -> list[Token]:
-    """Return the parts of the body that a text names, in order; other tokens may overlap them."""
-    scan = _Scan(text)
-    scan.take_all("structure", _STRUCTURES)
-    return scan.tokens
+    for value, start, end in sides.sides_of(scan.lower, scan.text):
+        scan.take(Token("side", value, start, end))
 
 
 def _read_negations(scan: _Scan) -> None:

@@ -15,6 +15,7 @@ _PART = (
     r"|sectors?|cells?|positions?|locations?|thirds?|hand side|margins?)"
 )
 IMAGE = r"(?:image|picture|frame|view|field|screen|scene|photo|photograph|visual|figure|field of view)"
+CLOCK = re.compile(r"(?<!\d)(1[0-2]|[1-9])(?= ?o'clock)")
 _WHOLE = (
     rf"(?:(?:all|every|each)(?: of)?(?: the)?(?: nine| 9)?(?: image)?"
     rf" (?:zones?|regions?|areas?|sections?|parts?|positions?)"
@@ -28,7 +29,7 @@ _EXCEPT = (
 
 PLACE = re.compile(
     rf"\b(?P<whole>{_WHOLE})(?P<minus>{_EXCEPT})?(?![\w-])"
-    rf"|\b(?P<third>{_V}|{_H}|{_C}) (?:third|row|column|strip|band)\b"
+    rf"|\b(?P<third>{_V}|{_H}|{_C}) (?:third|row|column|strip|band)(?= of\b| and\b| is\b|[.,;:)]|$)"
     rf"|\b(?:(?P<v1>{_V})[ -](?P<h1>{_H}|{_C})|(?P<h2>{_H}|{_C})[ -](?P<v2>{_V})"
     rf"|(?P<c1>{_C})[ -](?P<h3>{_H})|(?P<h4>{_H})[ -](?P<c2>{_C})|(?P<mid>{_C})(?:ly)?|(?P<v3>{_V})|(?P<h5>{_H}))"
     rf"(?:-?most|-hand)?(?: {_PART})?(?![\w])"

@@ -1,0 +1,72 @@
+"""Shorten captions over the token budget with T5 (Guo et al. 2025, section 2.1)."""
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+from medgen_captioning.caption_cache import Answer, CaptionCache
+from medgen_captioning.config import SimplifyConfig
+from medgen_captioning.model_files import MissingModelError, UnusableModelError, model_identity
+from medgen_captioning.requests import Writer, answer_key
+
+
+class Simplifier:
+    """A T5 that is loaded when the first caption is too long and its short form is not in the cache."""
+
+    def __init__(self, config: SimplifyConfig, cache: CaptionCache) -> None:
+        """Find the model.
+
+        Raises:
+            MissingModelError: If it is not to be had.
+        """
+        self.config = config
+        self._cache = cache
+        self._loaded: tuple[Any, Any] | None = None
+        decoding = config.model_dump(mode="json", exclude={"model", "revision", "prefix"})
+        identity = model_identity(config.model, config.revision, cache)
+        self.writer = Writer(config.model, identity, decoding, draws=False)
+
+    def simplify(self, text: str) -> str:
+        """Return a caption in fewer words; the same caption gives the same words."""
+        prompt = self.config.prefix + text
+        key = answer_key(self.writer, "", prompt, 0)
+        known = self._cache.text(key)
+        if known is None:
+            known = self._generate(prompt)
+            self._cache.store(Answer(key, known, self.writer.identity, "", prompt, 0))
+        return known
+
+    @torch.inference_mode()
+    def _generate(self, prompt: str) -> str:
+        if self._loaded is None:
+            self._loaded = _load(self.config)
+        model, tokenizer = self._loaded
+        inputs = tokenizer(
+            prompt, max_length=self.config.max_input_tokens, truncation=True, return_tensors="pt"
+        ).to(model.device)
+        settings = GenerationConfig(
+            do_sample=False,
+            num_beams=self.config.num_beams,
+            min_length=self.config.min_tokens,
+            max_length=self.config.max_tokens,
+            decoder_start_token_id=model.config.decoder_start_token_id,
+            eos_token_id=model.config.eos_token_id,
+            pad_token_id=model.config.pad_token_id,
+        )
+        tokens = model.generate(**inputs, generation_config=settings)
+        return str(tokenizer.decode(tokens[0], skip_special_tokens=True))
+
+
+def _load(config: SimplifyConfig) -> tuple[Any, Any]:
+    where = {"revision": config.revision, "trust_remote_code": False}
+    try:
+        model = AutoModelForSeq2SeqLM.from_pretrained(config.model, use_safetensors=True, **where)
+        tokenizer = AutoTokenizer.from_pretrained(config.model, **where)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        kind = MissingModelError if isinstance(error, OSError) else UnusableModelError
+        raise kind(f"{config.model}: cannot be read as a T5: {reason}") from error
+    model.generation_config = GenerationConfig()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.requires_grad_(False).eval().to(device), tokenizer
