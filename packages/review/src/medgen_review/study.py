@@ -5,7 +5,8 @@ in it changes once it is written: `digest` is the hash of everything else, and o
 functions of the seed, the rater's number and the prompt (`schedule.py`).
 
 A model's images for one prompt are a *set*. A page of the study shows, for one prompt, the set of real
-references and then one set per model under a letter, as in section 5.1 of Prompt to Polyp. With `hidden_real` one more set is real images that the page does not show as such.
+references and then one set per model under a letter, as in section 5.1 of Prompt to Polyp. With `hidden_real`
+one more set is real images that the page does not show as such.
 """
 
 import hashlib
@@ -16,7 +17,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 STUDY_FORMAT = "medgen-study"
-STUDY_FORMAT_VERSION = 1
 REAL = "real"  # key of the real images as a model, and in rankings
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -121,8 +121,8 @@ class Study(_Part):
         digest: Hash of all the above.
     """
 
-    study_format: Literal["medgen-study"] = STUDY_FORMAT
-    format_version: Literal[1] = STUDY_FORMAT_VERSION
+    study_format: Literal["medgen-study"] = "medgen-study"
+    format_version: Literal[1] = 1
     title: str = Field(min_length=1)
     briefing: tuple[str, ...]
     seed: int = Field(ge=0)
