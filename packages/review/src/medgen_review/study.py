@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 STUDY_FORMAT = "medgen-study"
 REAL = "real"  # key of the real images as a model, and in rankings
+RANK = "rank"  # field of the global ranking, beside the aspects
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -94,12 +95,16 @@ class Design(_Part):
         num_repeats: Pages shown a second time to each rater, with new letters, for intra-rater agreement.
         num_attention: Pages that tell the rater which value to give, spread over the study.
         rank_real: Whether the references take part in the global ranking.
+        image_side: Every image is shown on a square of so many pixels, whatever its own size.
+        framing: Show images `whole`, with black bars where they are no square, or their `centre` square only.
     """
 
     hidden_real: bool = False
     num_repeats: int = Field(default=0, ge=0)
     num_attention: int = Field(default=0, ge=0)
     rank_real: bool = True
+    image_side: int = Field(default=512, ge=32, le=2048)
+    framing: Literal["whole", "centre"] = "whole"
 
 
 class Study(_Part):
@@ -148,6 +153,8 @@ class Study(_Part):
                 raise ValueError(f"{what} must be unique, but {', '.join(twice)} comes twice")
         if REAL in self.models:
             raise ValueError(f"a model must not be called {REAL!r}: that is the real images")
+        if any(aspect.key == RANK for aspect in self.aspects):
+            raise ValueError(f"an aspect must not be called {RANK!r}: that is the global ranking")
         rated = [*self.models, *([REAL] if self.design.hidden_real else [])]
         expected = {(prompt_id, model) for prompt_id in ids for model in rated}
         found = [(each.prompt_id, each.model) for each in self.sets]
@@ -169,6 +176,10 @@ class Study(_Part):
     def image_set(self, prompt_id: str, model: str) -> ImageSet:
         """Return the rated set of a model for a prompt."""
         return next(each for each in self.sets if (each.prompt_id, each.model) == (prompt_id, model))
+
+    def reference_set(self, prompt_id: str) -> ImageSet:
+        """Return the real references of a prompt."""
+        return next(each for each in self.references if each.prompt_id == prompt_id)
 
 
 def digest_of(content: dict[str, object]) -> str:

@@ -1,0 +1,123 @@
+"""Mean rating of each model in each aspect, and of the differences between models (Figure 5 of Prompt to Polyp).
+
+Shapes: A aspects, P prompts, M items, R raters, B bootstrap samples.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen_review.statistics.intervals import Estimate, Resamples, bootstrap_estimate, draw_resamples
+from medgen_review.statistics.tables import Table
+
+Array = NDArray[np.float64]
+
+OVERALL = "overall"  # mean over the aspects
+
+
+@dataclass(frozen=True)
+class ModelMean:
+    """Mean rating of one item in one aspect.
+
+    Attributes:
+        item: Model.
+        aspect: Key, or `OVERALL`.
+        mean: Over prompts and raters.
+        deviation: Standard deviation of the single values; None for one value and for `OVERALL`.
+        num_values: Values given.
+    """
+
+    item: str
+    aspect: str
+    mean: Estimate
+    deviation: float | None
+    num_values: int
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """First minus second, of the values that both got from one rater for one prompt."""
+
+    first: str
+    second: str
+    aspect: str
+    difference: Estimate
+    num_pairs: int
+
+
+def model_means(table: Table, *, seed: int) -> tuple[ModelMean, ...]:
+    """Return the mean of every item in every aspect, then over the aspects.
+
+    Every value counts the same; `OVERALL` is the mean of the aspects' means.
+
+    Args:
+        table: Ratings.
+        seed: Seed of the bootstrap over prompts and raters.
+    """
+    resamples = draw_resamples(len(table.prompts), len(table.raters), seed=seed)
+    means: list[ModelMean] = []
+    for column, item in enumerate(table.items):
+        values = table.values[:, :, column]  # [A, P, R]
+        points, samples = zip(*(_mean(each, resamples) for each in values), strict=True)
+        for aspect, each, point, sample in zip(table.aspects, values, points, samples, strict=True):
+            given = each[np.isfinite(each)]
+            estimate = _estimate(point, sample, each)
+            deviation = float(given.std(ddof=1)) if len(given) > 1 else None
+            means.append(ModelMean(item, aspect, estimate, deviation, len(given)))
+        overall = _estimate(
+            float(np.mean(points)),
+            np.mean(samples, axis=0),
+            np.nanmean(values, axis=0) if np.isfinite(values).any() else values[0],
+        )
+        means.append(ModelMean(item, OVERALL, overall, None, int(np.isfinite(values).sum())))
+    return tuple(means)
+
+
+def mean_differences(table: Table, *, seed: int) -> tuple[MeanDifference, ...]:
+    """Return, for every aspect, the mean difference of each two items.
+
+    Only pairs of values count that one rater gave both items of for one prompt, so a lenient rater cancels.
+
+    Args:
+        table: Ratings.
+        seed: Seed of the bootstrap over prompts and raters.
+    """
+    resamples = draw_resamples(len(table.prompts), len(table.raters), seed=seed)
+    found = []
+    for aspect, values in zip(table.aspects, table.values, strict=True):
+        for first, second in combinations(range(len(table.items)), 2):
+            difference = values[:, first] - values[:, second]  # [P, R]
+            point, samples = _mean(difference, resamples)
+            found.append(
+                MeanDifference(
+                    table.items[first],
+                    table.items[second],
+                    aspect,
+                    _estimate(point, samples, difference),
+                    int(np.isfinite(difference).sum()),
+                )
+            )
+    return tuple(found)
+
+
+def _mean(values: Array, resamples: Resamples) -> tuple[float, Array]:
+    """Return the mean of [P, R] and of its bootstrap samples, [B]; nan where nothing was given."""
+    given = np.isfinite(values)
+    known = np.where(given, values, 0.0)
+    sums = ((resamples.prompts @ known) * resamples.raters).sum(axis=1)
+    counts = ((resamples.prompts @ given) * resamples.raters).sum(axis=1)
+    samples = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+    return (float(known.sum() / given.sum()) if given.any() else float("nan")), samples
+
+
+def _estimate(point: float, samples: Array, values: Array) -> Estimate:
+    if not np.isfinite(point):
+        return Estimate(None, None, "no value was given")
+    given = np.isfinite(values)
+    num_prompts, num_raters = int(given.any(axis=1).sum()), int(given.any(axis=0).sum())
+    # One of the two is enough to draw from; the other is then fixed.
+    return bootstrap_estimate(
+        point, samples, num_units=max(num_prompts, num_raters), unit="prompts or raters"
+    )
