@@ -17,10 +17,13 @@ from medgen_captioning.clinical_facts.corruptions import corruptions
 from medgen_data.phantoms import PhantomFacts, phantom_texts
 
 FAITHFUL = Path(__file__).parent / "data" / "faithful_paraphrases.csv"
+# Written in three rounds after the reader was done with those above; what a round found was mended before the
+# next. Refused at first sight: 5 of 156, 5 of 56 (unusual on purpose), 1 of 58.
+HELD_OUT = Path(__file__).parent / "data" / "faithful_paraphrases_held_out.csv"
 
 
-def faithful_pairs() -> list[tuple[str, str]]:
-    with FAITHFUL.open(encoding="utf-8", newline="") as file:
+def faithful_pairs(source: Path = FAITHFUL) -> list[tuple[str, str]]:
+    with source.open(encoding="utf-8", newline="") as file:
         return [(row["Prompt"], row["Paraphrase"]) for row in csv.DictReader(file)]
 
 
@@ -177,7 +180,9 @@ def test_attributes_belong_to_their_own_thing() -> None:
         ("Fundus photograph, OD", {("right", "eye")}),
         ("MLO view of the right breast", {("right", "breast")}),
         ("bilateral pleural effusions", {("both", "lung")}),
-        ("Chest X-ray: effusion on the left side", {("left", "")}),
+        ("Chest X-ray: effusion on the left side", {("left", "lung")}),
+        ("Chest X-ray with opacity in the left lower zone", {("left", "lung")}),
+        ("CT of chest and abdomen: after the scan, an effusion on the left side", {("left", "")}),
         ("The catheter was left in place.", set()),
         ("A polyp on the left side of the image", set()),
         ("A polyp in the upper-left quadrant", set()),
@@ -239,8 +244,9 @@ def test_facts_do_not_differ_from_themselves_and_differences_are_symmetric_in_nu
         assert len(difference(facts_of(a), facts_of(b))) == len(difference(facts_of(b), facts_of(a)))
 
 
-def test_faithful_paraphrases_are_accepted() -> None:
-    pairs = faithful_pairs()
+@pytest.mark.parametrize("source", [FAITHFUL, HELD_OUT])
+def test_faithful_paraphrases_are_accepted(source: Path) -> None:
+    pairs = faithful_pairs(source)
     rejected = [pair for pair in pairs if not accepts(*pair).accepted]
     assert len(pairs) >= 150
     assert len(rejected) <= 0.02 * len(pairs), rejected
@@ -263,7 +269,11 @@ def test_corruptions_of_templates_are_rejected(template_prompts: list[str]) -> N
 
 
 def test_paraphrases_of_something_else_are_rejected() -> None:
-    pairs = [(each.text, rewrite) for prompt, rewrite in faithful_pairs() for each in corruptions(prompt)]
+    pairs = [
+        (each.text, rewrite)
+        for prompt, rewrite in faithful_pairs() + faithful_pairs(HELD_OUT)
+        for each in corruptions(prompt)
+    ]
     missed = [pair for pair in pairs if accepts(*pair).accepted]
     assert len(pairs) >= 500
     assert len(missed) <= 0.01 * len(pairs), missed

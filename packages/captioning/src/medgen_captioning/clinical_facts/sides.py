@@ -73,12 +73,18 @@ def sides_of(text: str, original: str) -> Iterator[tuple[str, int, int]]:
 
 
 def structure_near(text: str, start: int, end: int) -> str:
-    """Return the part of the body that a side word belongs to: the next one after it, else before; or nothing."""
+    """Return the part of the body that a side word belongs to; empty if none is known.
+
+    The next one after it, else the next before; failing both, the only one that the text names at all.
+    """
     after = re.match(r"(?:[\s,-]+[\w'-]+){1,5}", text[end:])
     before = re.search(r"(?:[\w'-]+[\s,(]+){1,5}$", text[:start])
     own = re.split(r"\b(?:and|or|left|right|with)\b", after[0])[0] if after else ""
     found = structures_in(own) or structures_in(before[0] if before else "")
-    return found[0] if found else ""
+    if found:
+        return found[0]
+    anywhere = set(structures_in(text))
+    return anywhere.pop() if len(anywhere) == 1 else ""
 
 
 def structures_in(text: str) -> list[str]:

@@ -100,7 +100,8 @@ _PICTURE = Names({"image": vocabulary.PICTURE})
 
 _PARIS_TYPE = re.compile(
     r"(?<!\w)(?:(?:type|0)-)?(?:0-)?"
-    r"(ip|isp|iia|iib|iic|iii|is(?!,? (?:of |a |an |the |\w+ed\b|type|paris|0-|i[ps]\b|ii)))(?!\w)"
+    r"(ip|isp|iia|iib|iic|iii|is(?= type (?:polyp|lesion))"
+    r"|is(?!,? (?:of |a |an |the |\w+ed\b|type|paris|0-|i[ps]\b|ii)))(?!\w)"
 )
 
 
@@ -116,7 +117,7 @@ def _read_types(scan: _Scan) -> None:
             ):
                 position = found.end()
                 continue
-            if last and not re.fullmatch(r"[\s,/]*(?:and|or|paris|types?|class|is|\s|,|/)*", gap):
+            if last and not re.fullmatch(r"[\s,/]*(?:and|or|as well as|paris|types?|class|is|\s|,|/)*", gap):
                 break
             scan.take(Token("type", found[1], found.start(), found.end()))
             position = last = found.end()
@@ -181,18 +182,20 @@ def _read_colours(scan: _Scan) -> None:
 
 
 _COUNT_WORDS: dict[str, tuple[int, int | None]] = {
-    r"(?:single|solitary|sole|lone|individual|only one|just one)": (1, 1),
+    r"(?:single|solitary|sole|lone|an individual|one individual|only one|just one)": (1, 1),
     r"(?:a )?pair(?: of)?|(?:a )?couple(?: of)?|twin|both(?! (?:an?|the)\b| .* and )": (2, 2),
     r"(?:a )?trio(?: of)?|triple": (3, 3),
     r"multiple|several|many|numerous|various|a number of|a few|plural|more than one": (2, None),
     r"one or more|any number of|at least one": (1, None),
+    r"half a dozen": (6, 6),
     r"a dozen|twelve": (12, 12),
 }
 _NUMERAL = r"\d+(?:\.\d+)?|" + "|".join(vocabulary.NUMBER_WORDS)
 _COUNT = re.compile(
     rf"(?<![\w./-])(?P<bound>at least |more than |no fewer than |over |at most |up to |fewer than |less than )?"
     rf"(?P<number>{_NUMERAL})(?:(?:-| to | or )(?P<high>{_NUMERAL}))?"
-    r"(?![\w%]|\.\d|-year|/\d)(?! (?:that|which|where|with|in which)\b)"
+    r"(?![\w%]|\.\d|-year|/\d)(?! (?:that|which|where|with|in which|can|could|may|might|sees|finds)\b)"
+    r"(?! (?:different |distinct )?(?:size|colou?r|zone|region|shade|hue|type|class)(?:e?s)?\b)"
 )
 
 

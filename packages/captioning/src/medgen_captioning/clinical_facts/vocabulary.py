@@ -65,7 +65,7 @@ LANDMARKS = {
     "anatomical landmark": r"anatomic(?:al)? (?:landmarks?|structures?|reference points?)|landmarks?",
 }
 INSTRUMENTS = {
-    "polyp snare": r"(?:polyp(?:ectomy)?|wire|endoscopic) snares?|snares?(?: for polyps?)?",
+    "polyp snare": r"(?:polyp(?:ectomy)?|wire|endoscopic) snares?|snares?(?: (?:used )?for polyps?)?",
     "biopsy forceps": r"(?:biopsy|bioptic) forceps|forceps for (?:a )?biops(?:y|ies)|forceps",
     "injection needle": r"(?:injection|injecting|injector) needles?|needles?(?: for injections?)?",
     "metal clip": r"(?:metal(?:lic)?|endoscopic|ha?emostatic) clips?|clips? made of metal|clips?",
@@ -111,16 +111,18 @@ UNCOUNTED = frozenset(
 
 PROCEDURES = {
     "colonoscopy": (
-        r"colonoscop(?:y|ies|ic)|lower endoscop(?:y|ic)"
+        r"colonoscop(?:y|ies|ic|es?)|lower endoscop(?:y|ic)"
         r"|lower (?:gi|gastro-?intestinal)(?: tract)? endoscop(?:y|ic)"
     ),
     "gastroscopy": (
-        r"gastroscop(?:y|ies|ic)|o?esophago-?gastro-?duodenoscopy|egd"
+        r"gastroscop(?:y|ies|ic|es?)|o?esophago-?gastro-?duodenoscopy|egd"
         r"|upper (?:gi|gastro-?intestinal)(?: tract)? endoscop(?:y|ic)|upper endoscop(?:y|ic)"
     ),
-    "dermoscopy": r"dermoscop(?:y|ic)|dermatoscop(?:y|ic)",
+    "dermoscopy": r"derm(?:at)?oscop(?:y|ic|es?)",
     "endoscopic ultrasound": r"endoscopic ultraso(?:und|nography)|endosonography",
-    "endoscopy": r"endoscop(?:y|ic|ies)|gastro-?intestinal(?: tract)?|gi tract|gi(?= (?:image|picture|frame|view))",
+    "endoscopy": (
+        r"endoscop(?:y|ic|ies|es?)|gastro-?intestinal(?: tract)?|gi tract|gi(?= (?:image|picture|frame|view))"
+    ),
     "cbct": r"cone[ -]beam (?:ct|computed tomography)|cbct",
     "ct": r"(?:ct|computed tomograph(?:y|ic)|computeri[sz]ed tomograph(?:y|ic))(?:[ -]scans?)?",
     "pet": r"pet|positron emission tomography",
@@ -239,7 +241,7 @@ STRUCTURES = {
     "ankle": r"ankles?|foot|feet|heel",
     "shoulder": r"shoulders?|humerus|humeral|clavicle",
     "arm": r"arms?|forearm|elbow|radius|ulna|ulnar|radial",
-    "hand": r"hands?|wrists?|thumb|fingers?",
+    "hand": r"(?<!left-)(?<!right-)hands?|wrists?|thumb|fingers?",
     "ear": r"ears?",
     "jaw": r"mandib(?:le|ular)|maxill(?:a|ary)|molars?|canines?|incisors?|premolars?",
     "ovary": r"ovar(?:y|ies|ian)|adnexa|adnexal",

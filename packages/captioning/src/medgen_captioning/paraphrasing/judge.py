@@ -101,6 +101,7 @@ def form_problems(prompt: str, paraphrase: str) -> tuple[str, ...]:
     most = max(_MAX_LENGTH_RATIO * len(prompt.split()), len(prompt.split()) + _MAX_EXTRA_WORDS)
     if len(text.split()) > most:
         problems.append(f"the paraphrase has {len(text.split())} words, at most {most} for this prompt")
-    if repeated := re.search(r"\b(\w+) \1\b", text, re.IGNORECASE):
+    # "whose Paris type is Is" doubles nothing.
+    if repeated := re.search(r"\b(?!is Is\b)(\w+) (?i:\1)\b", text):
         problems.append(f"the word {repeated[1]!r} is doubled")
     return tuple(problems)

@@ -167,7 +167,7 @@ def _colour_words(statement: Statement, plural: bool, random: Random) -> tuple[s
     if not colours:
         return "", ""
     if statement.entity == "box artefact":
-        return random.choice(("/", " or ", " and ")).join(colours), ""
+        return random.choice(("/", " or ")).join(colours), ""  # the data set has boxes of either
     listed = join_words(colours, random)
     if len(colours) <= 2 and random.random() < 0.4:
         return listed, ""
@@ -215,7 +215,10 @@ def _size_words(sizes: frozenset[str], plural: bool, random: Random) -> str:
     if not sizes:
         return ""
     unit = random.choice((" mm", "mm", " millimeters"))
-    ordered = sorted(sizes, key=lambda size: float(_match_size(size)["low"]) + (size[0] == ">"))
+    below_and_above = {"<": -0.5, ">": 0.5}
+    ordered = sorted(
+        sizes, key=lambda size: float(_match_size(size)["low"]) + below_and_above.get(size[0], 0.0)
+    )
     low = random.choice(("less than", "under", "below"))
     high = random.choice(("more than", "over", "above"))
     between = random.choice(("{}-{}", "{} to {}", "between {} and {}")[: 3 if len(sizes) == 1 else 2])
