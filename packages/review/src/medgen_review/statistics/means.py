@@ -63,14 +63,10 @@ def model_means(table: Table, *, seed: int) -> tuple[ModelMean, ...]:
         points, samples = zip(*(_mean(each, resamples) for each in values), strict=True)
         for aspect, each, point, sample in zip(table.aspects, values, points, samples, strict=True):
             given = each[np.isfinite(each)]
-            estimate = _estimate(point, sample, each)
+            estimate = _estimate(point, sample, np.isfinite(each))
             deviation = float(given.std(ddof=1)) if len(given) > 1 else None
             means.append(ModelMean(item, aspect, estimate, deviation, len(given)))
-        overall = _estimate(
-            float(np.mean(points)),
-            np.mean(samples, axis=0),
-            np.nanmean(values, axis=0) if np.isfinite(values).any() else values[0],
-        )
+        overall = _estimate(float(np.mean(points)), np.mean(samples, axis=0), np.isfinite(values).any(axis=0))
         means.append(ModelMean(item, OVERALL, overall, None, int(np.isfinite(values).sum())))
     return tuple(means)
 
@@ -95,7 +91,7 @@ def mean_differences(table: Table, *, seed: int) -> tuple[MeanDifference, ...]:
                     table.items[first],
                     table.items[second],
                     aspect,
-                    _estimate(point, samples, difference),
+                    _estimate(point, samples, np.isfinite(difference)),
                     int(np.isfinite(difference).sum()),
                 )
             )
@@ -112,10 +108,9 @@ def _mean(values: Array, resamples: Resamples) -> tuple[float, Array]:
     return (float(known.sum() / given.sum()) if given.any() else float("nan")), samples
 
 
-def _estimate(point: float, samples: Array, values: Array) -> Estimate:
+def _estimate(point: float, samples: Array, given: NDArray[np.bool_]) -> Estimate:
     if not np.isfinite(point):
         return Estimate(None, None, "no value was given")
-    given = np.isfinite(values)
     num_prompts, num_raters = int(given.any(axis=1).sum()), int(given.any(axis=0).sum())
     # One of the two is enough to draw from; the other is then fixed.
     return bootstrap_estimate(
