@@ -124,8 +124,7 @@ def signed_rank_pairs(values: Array, names: Sequence[str]) -> tuple[PairTest, ..
     """Compare each two treatments by Wilcoxon's signed-rank test, Holm over the pairs.
 
     Zero differences are ranked and then dropped (Pratt 1959): dropping them first would make models that often tie
-    look more different than they are. The p-value is scipy's: exact for up to 13 blocks, and for up to 50
-    without ties and zeros; normal with correction for ties otherwise.
+    look more different than they are. The p-value is that of scipy's method `auto`: exact for small numbers.
 
     Args:
         values: [N, K]; for each pair, blocks with nan in either are left out.

@@ -66,7 +66,9 @@ def model_means(table: Table, *, seed: int) -> tuple[ModelMean, ...]:
             estimate = _estimate(point, sample, np.isfinite(each))
             deviation = float(given.std(ddof=1)) if len(given) > 1 else None
             means.append(ModelMean(item, aspect, estimate, deviation, len(given)))
-        overall = _estimate(float(np.mean(points)), np.mean(samples, axis=0), np.isfinite(values).any(axis=0))
+        overall = _estimate(
+            float(np.mean(points)), np.mean(samples, axis=0), np.asarray(np.isfinite(values).any(axis=0))
+        )
         means.append(ModelMean(item, OVERALL, overall, None, int(np.isfinite(values).sum())))
     return tuple(means)
 
@@ -85,17 +87,22 @@ def mean_differences(table: Table, *, seed: int) -> tuple[MeanDifference, ...]:
     for aspect, values in zip(table.aspects, table.values, strict=True):
         for first, second in combinations(range(len(table.items)), 2):
             difference = values[:, first] - values[:, second]  # [P, R]
-            point, samples = _mean(difference, resamples)
             found.append(
                 MeanDifference(
                     table.items[first],
                     table.items[second],
                     aspect,
-                    _estimate(point, samples, np.isfinite(difference)),
+                    crossed_mean(difference, resamples),
                     int(np.isfinite(difference).sum()),
                 )
             )
     return tuple(found)
+
+
+def crossed_mean(values: Array, resamples: Resamples) -> Estimate:
+    """Return the mean of [P, R] with its interval; nan are values that were not given."""
+    point, samples = _mean(values, resamples)
+    return _estimate(point, samples, np.isfinite(values))
 
 
 def _mean(values: Array, resamples: Resamples) -> tuple[float, Array]:
