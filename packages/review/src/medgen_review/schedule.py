@@ -175,13 +175,13 @@ def _page(study: Study, rater: int, number: int, prompt_index: int, kind: PageKi
     if kind == "repeat":
         order = _other_order(study, rater, prompt_index, order)
     elif kind == "attention":
-        order = _shuffled(order, study.seed, "attention order", rater, number)
+        order = shuffled(order, study.seed, "attention order", rater, number)
     prompt_id = study.prompts[prompt_index].prompt_id
     sizes = {REFERENCES: len(study.reference_set(prompt_id).images)}
     for letter, model in zip(string.ascii_uppercase, order, strict=False):
         sizes[letter] = len(study.image_set(prompt_id, model).images)
     image_orders = {
-        letter: _shuffled(range(size), study.seed, "images", rater, number, letter)
+        letter: shuffled(range(size), study.seed, "images", rater, number, letter)
         for letter, size in sizes.items()
     }
     attention = None
@@ -197,8 +197,8 @@ def _page(study: Study, rater: int, number: int, prompt_index: int, kind: PageKi
 def _prompt_order(study: Study, rater: int) -> tuple[int, ...]:
     num_prompts = len(study.prompts)
     cycle, turn = divmod(rater, num_williams_rows(num_prompts))
-    rows = _shuffled(range(num_williams_rows(num_prompts)), study.seed, "prompt rows", cycle)
-    labels = _shuffled(range(num_prompts), study.seed, "prompts", cycle)
+    rows = shuffled(range(num_williams_rows(num_prompts)), study.seed, "prompt rows", cycle)
+    labels = shuffled(range(num_prompts), study.seed, "prompts", cycle)
     return tuple(labels[item] for item in williams_row(num_prompts, rows[turn]))
 
 
@@ -206,12 +206,12 @@ def _model_order(study: Study, rater: int, prompt_index: int) -> tuple[str, ...]
     num_rows = num_williams_rows(len(study.rated))
     block, place = divmod(prompt_index, num_rows)
     cycle, turn = divmod(rater, num_rows)
-    starts = _shuffled(range(num_rows), study.seed, "model rows", block, cycle)
+    starts = shuffled(range(num_rows), study.seed, "model rows", block, cycle)
     return _labelled(study, block, cycle, (starts[place] + turn) % num_rows)
 
 
 def _labelled(study: Study, block: int, cycle: int, row: int) -> tuple[str, ...]:
-    labels = _shuffled(study.rated, study.seed, "models", block, cycle)
+    labels = shuffled(study.rated, study.seed, "models", block, cycle)
     return tuple(labels[item] for item in williams_row(len(labels), row))
 
 
@@ -232,7 +232,7 @@ def _with_repeats(
     third = num_prompts // 3
     if num_repeats > third:  # too many to spread: shown again in the same order, after all others
         return [*plan, *((prompt, "repeat") for prompt, _ in plan[:num_repeats])]
-    chosen = sorted(_shuffled(range(third), study.seed, "repeats", rater)[:num_repeats])
+    chosen = sorted(shuffled(range(third), study.seed, "repeats", rater)[:num_repeats])
     start = num_prompts - third
     after = {start + (k + 1) * third // num_repeats - 1: plan[i][0] for k, i in enumerate(chosen)}
     whole: list[tuple[int, PageKind]] = []
@@ -266,6 +266,7 @@ def _draw(num: int, *key: object) -> int:
     return int.from_bytes(_digest(*key), "big") % num
 
 
-def _shuffled(items: Sequence[Item], *key: object) -> tuple[Item, ...]:
+def shuffled(items: Sequence[Item], *key: object) -> tuple[Item, ...]:
+    """Return items in an order that depends on the key alone, and is the same on every machine."""
     ranked = sorted(range(len(items)), key=lambda place: _digest(*key, place))
     return tuple(items[place] for place in ranked)
