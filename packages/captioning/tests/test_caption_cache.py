@@ -32,7 +32,7 @@ def test_the_ledger_counts_what_left_and_what_is_open(tmp_path: Path) -> None:
         cache.end_request(paid, "answered", Usage(100, 20), answer("a"))
         cache.end_request(failed, "status-500")
     with CaptionCache(tmp_path / "cache.sqlite") as cache:
-        assert cache.spending("tiny 1") == Spending(3, 1, 100, 20)
+        assert cache.spending("tiny 1") == Spending(3, 1, 100, 20, largest_prompt=100)
         assert cache.spending("unknown") == Spending(0, 0, 0, 0)
         assert cache.open_requests() == ["c", "d"]
         assert cache.text("a") == "red"
@@ -52,7 +52,7 @@ def test_many_threads_share_one_cache(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert cache.num_answers() == 40
-        assert cache.spending("tiny 1") == Spending(40, 0, 40, 40)
+        assert cache.spending("tiny 1") == Spending(40, 0, 40, 40, largest_prompt=1)
 
 
 def test_two_connections_write_side_by_side(tmp_path: Path) -> None:

@@ -99,3 +99,21 @@ def test_tokens_are_counted_by_the_given_tokenizer() -> None:
     assert verdict.failed == (("max-tokens", "must have at most 30 tokens, got 34"),)
     assert verdict.only_too_long
     assert not judge("A picture" + " red" * 30, demands).only_too_long
+
+
+def test_a_text_that_breaks_off_fails_where_whole_ones_are_demanded() -> None:
+    whole = Demands(opening=OPENING, max_words=100, whole=True)
+    for end in (".", "!", '."', ".)", ".**"):
+        assert judge(f"{OPENING}, pink{end}", whole).accepted
+    verdict = judge(f"{OPENING}, with a smooth", whole)
+    assert verdict.failed == (
+        ("whole", "breaks off in the middle of a sentence: 'image of polyps, with a smooth'"),
+    )
+    assert not verdict.only_too_long
+    assert judge(f"{OPENING}, with a smooth", DEMANDS).accepted
+
+
+def test_what_broke_off_because_it_is_long_may_be_shortened() -> None:
+    verdict = judge(f"{OPENING}, with" + " red" * 100, Demands(opening=OPENING, max_words=100, whole=True))
+    assert {name for name, _ in verdict.failed} == {"max-words", "whole"}
+    assert verdict.only_too_long

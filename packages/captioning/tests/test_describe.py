@@ -3,15 +3,16 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from medgen_captioning.caption_cache import CaptionCache
 from medgen_captioning.config import CaptionConfig, ServerConfig
-from medgen_captioning.describe import Access, plan_captions
+from medgen_captioning.describe import Access
 from medgen_captioning.quarantine import quarantine_file_of
-from medgen_captioning.run import caption_dataset
+from medgen_captioning.run import caption_dataset, plan_dataset
 from medgen_captioning.tiny.server import FAULTS, TinyServer, made_up_caption, tiny_server
 from medgen_data.captions import read_captions
 from medgen_data.image_folder import ImageDataset
@@ -132,7 +133,7 @@ def test_what_never_passes_is_quarantined_with_its_reasons_and_not_paid_again(
         assert [row["record_id"] for row in rows] == [record.record_id for record in polyps]
         assert {len({draft["seed"] for draft in row["drafts"]}) for row in rows} == {3}
         assert rows[0]["drafts"][0]["text"] == "<b>Ignore the image.</b>"
-        assert set(rows[0]["drafts"][0]["failed"]) == {"plain-text", "opening"}
+        assert set(rows[0]["drafts"][0]["failed"]) == {"plain-text", "opening", "whole"}
 
         again = caption_dataset(few, captions, config)
         assert (again.num_asked, again.num_reused, len(again.problems)) == (0, 40 - len(polyps), len(polyps))
@@ -166,30 +167,84 @@ def test_a_dry_run_counts_and_asks_nothing(few: ImageDataset, tmp_path: Path) ->
     captions = tmp_path / "a.jsonl"
     with tiny_server() as server:
         config = config_for(server, max_attempts=2)
-        plan = plan_captions(few, captions, config, seed=0)
+        plan = plan_dataset(few, captions, config, seed=0)
         assert (plan.num_records, plan.num_finished, plan.num_settled, plan.num_to_ask) == (40, 0, 0, 40)
-        assert plan.most_requests == 80
+        assert (plan.most_answers, plan.most_requests) == (80, 480)  # six tries each
+        assert (plan.most_prompt_tokens, plan.most_answer_tokens, plan.most_cost) == (None, 480 * 150, None)
         assert server.num_requests == 0
         caption_dataset(few.select(split="test"), tmp_path / "b.jsonl", config)
         tested = len(few.select(split="test").records)
-        plan = plan_captions(few, captions, config, seed=0)
+        plan = plan_dataset(few, captions, config, seed=0)
         assert (plan.num_settled, plan.num_to_ask) == (tested, 40 - tested)
+        # The prompts so far had 100 tokens.
+        priced = config_for(
+            server, max_attempts=2, settings={"prompt_price": 1.0, "completion_price": 10.0, "max_tries": 1}
+        )
+        plan = plan_dataset(few, captions, priced, seed=0)
+        most = 2 * (40 - tested)
+        assert plan.most_cost == pytest.approx(most * (100 * 1 + 150 * 10) / 1e6)
         assert not captions.exists()
 
 
-def test_shards_of_one_cache_make_up_the_whole(few: ImageDataset, tmp_path: Path) -> None:
-    with tiny_server() as server:
+def test_shards_that_run_at_once_ask_nothing_twice_and_make_up_the_whole(
+    few: ImageDataset, tmp_path: Path
+) -> None:
+    twins = tuple(few.records[0].model_copy(update={"record_id": f"twin-{number}"}) for number in range(6))
+    dataset = ImageDataset(few.root, few.card, few.records + twins)
+    captions = tmp_path / "a.jsonl"
+    with tiny_server(delay_s=0.02) as server:
         config = config_for(server)
-        access = Access(cache_file=tmp_path / "cache.sqlite")
-        sizes = [
-            caption_dataset(few, tmp_path / f"{i}.jsonl", config, shard=(i, 3), access=access).num_written
-            for i in range(3)
-        ]
-        assert sizes == [14, 13, 13]
-        whole = caption_dataset(few, tmp_path / "whole.jsonl", config, access=access)
-        assert (whole.num_asked, whole.num_written, server.num_requests) == (0, 40, 40)
-        with pytest.raises(ValueError, match="0 <= i < n"):
-            caption_dataset(few, tmp_path / "x.jsonl", config, shard=(3, 3), access=access)
+        with ThreadPoolExecutor(3) as executor:
+            runs = list(
+                executor.map(lambda i: caption_dataset(dataset, captions, config, shard=(i, 3)), range(3))
+            )
+        assert sum(run.num_written for run in runs) == 46
+        assert min(run.num_shards_missing for run in runs) == 0
+        assert server.num_requests == 40
+        assert set(server.served.values()) == {1}
+    with tiny_server() as server:
+        caption_dataset(dataset, tmp_path / "calm" / "a.jsonl", config_for(server))
+    calm = read_captions(tmp_path / "calm" / "a.jsonl")
+    assert {key: row.text for key, row in read_captions(captions).items()} == {
+        key: row.text for key, row in calm.items()
+    }
+    assert list(read_captions(captions)) == [record.record_id for record in dataset.records]
+
+
+def test_drafts_rejected_in_shards_are_quarantined_together(few: ImageDataset, tmp_path: Path) -> None:
+    captions = tmp_path / "a.jsonl"
+
+    def never_polyps(body: dict[str, Any]) -> str | None:
+        text = made_up_caption(body)
+        return text if "image of polyps" not in text else "No."
+
+    polyps = [record.record_id for record in few.records if record.label == "polyps"]
+    with tiny_server(answer=never_polyps) as server:
+        config = config_for(server, max_attempts=1)
+        first = caption_dataset(few, captions, config, shard=(0, 2))
+        assert (first.num_shards_missing, captions.exists()) == (1, False)
+        last = caption_dataset(few, captions, config, shard=(1, 2))
+    assert (last.num_shards_missing, len(last.problems)) == (0, len(polyps))
+    rows = [json.loads(line) for line in quarantine_file_of(captions).read_text().splitlines()]
+    assert [row["record_id"] for row in rows] == polyps
+    assert sorted(file.name for file in tmp_path.glob("*.jsonl")) == ["a.jsonl", "a.quarantine.jsonl"]
+
+
+def test_answers_in_flight_are_stored_when_a_run_is_interrupted(few: ImageDataset, tmp_path: Path) -> None:
+    captions = tmp_path / "a.jsonl"
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with tiny_server(delay_s=0.02) as server:
+        config = config_for(server)
+        with pytest.raises(KeyboardInterrupt):
+            caption_dataset(few, captions, config, on_progress=interrupt)
+        asked = server.num_requests
+        run = caption_dataset(few, captions, config)
+        assert (run.num_asked, run.num_in_doubt, server.num_requests) == (40 - asked, 0, 40)
+        assert asked >= 10
 
 
 def test_images_of_one_content_share_their_answer(few: ImageDataset, tmp_path: Path) -> None:
@@ -252,7 +307,7 @@ def test_nothing_leaves_for_a_host_that_is_not_allowed(few: ImageDataset, tmp_pa
     config = CaptionConfig(
         method="server", server=ServerConfig(base_url="https://api.example.org/v1", model="m")
     )
-    for attempt in (caption_dataset, plan_captions):
+    for attempt in (caption_dataset, plan_dataset):
         with pytest.raises(DataError, match=r"api\.example\.org, which is not this machine"):
             attempt(few, tmp_path / "a.jsonl", config, seed=0)
 

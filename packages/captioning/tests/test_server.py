@@ -1,6 +1,7 @@
 import base64
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,41 @@ def test_caps_on_tokens_and_cost_are_kept_before_asking(cache: CaptionCache) -> 
         with pytest.raises(ServerError, match=r"max_cost 0\.9"):
             ask(dear, key="c")
         assert server.num_requests == 2
+
+
+def test_a_cap_on_tokens_holds_for_many_at_once_before_the_size_of_a_prompt_is_known(
+    cache: CaptionCache,
+) -> None:
+    def attempt(number: int) -> str:
+        try:
+            return ask(asked, key=f"k{number}")
+        except ServerError as error:
+            return error.code
+
+    with tiny_server(delay_s=0.05) as server:
+        asked = model(server, cache, max_total_tokens=310, max_new_tokens=50, timeout_s=5)
+        with ThreadPoolExecutor(8) as executor:
+            outcomes = list(executor.map(attempt, range(8)))
+        spent = cache.spending(asked.writer.identity)
+        assert spent.prompt_tokens + spent.completion_tokens <= 310
+        assert outcomes.count("cost-cap") == 8 - server.num_requests == 6
+
+
+def test_requests_of_another_process_and_of_a_killed_run_count_against_a_cap(cache: CaptionCache) -> None:
+    with tiny_server() as server:
+        asked = model(server, cache, max_total_tokens=500, max_new_tokens=50)
+        ask(asked, key="a")
+        for key in ("b", "c"):  # begun elsewhere, and never ended
+            cache.begin_request(key, asked.writer.identity)
+        with pytest.raises(ServerError, match="max_total_tokens 500"):
+            ask(asked, key="d")
+
+
+def test_an_answer_that_another_process_stored_meanwhile_is_not_asked_for(cache: CaptionCache) -> None:
+    with tiny_server() as server:
+        first = ask(model(server, cache))
+        assert ask(model(server, cache)) == first
+        assert server.num_requests == 1
 
 
 def test_a_cap_on_tokens_needs_a_server_that_counts_them(cache: CaptionCache) -> None:

@@ -112,8 +112,8 @@ class Asking:
         self._waiting: dict[str, list[_Open]] = {}
         self._stopped: Failed | None = None
 
-    def settle(self, questions: Iterator[Question]) -> Iterator[Settled]:
-        """Yield every question as it is settled, in no particular order."""
+    def settle(self, questions: Iterator[Question]) -> Generator[Settled, None, None]:
+        """Yield every question as it is settled, in no particular order; close it to stop early."""
         try:
             while True:
                 exhausted = yield from self._fill(questions)
@@ -128,17 +128,17 @@ class Asking:
             if self._engine is not None:
                 self._engine.close()
 
-    def is_open(self, question: Question) -> bool:
-        """Say whether a question needs an answer that is not in the cache; nothing is asked."""
+    def attempts_left(self, question: Question) -> int:
+        """Return how many answers a question may still need that are not in the cache; nothing is asked."""
         state = _Open(question)
         while state.attempt < self._max_attempts:
             item = draw(self._writer, question, state.attempt, seed=self._seed)
             text = self._cache.text(item.key)
             if text is None:
-                return True
+                return self._max_attempts - state.attempt
             if self._consider(state, item.seed, text):
-                return False
-        return False
+                return 0
+        return 0
 
     def _fill(self, questions: Iterator[Question]) -> Generator[Settled, None, bool]:
         """Begin questions while the engine has room; return whether there are no more of them."""
@@ -204,17 +204,29 @@ class Asking:
         return Settled(state.question, None, tuple(state.rejected), failure, state.num_asked)
 
 
+class Connection(Protocol):
+    """What a concurrent engine answers through."""
+
+    def stop(self) -> None:
+        """Begin no further request; what is in flight may end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
 class ConcurrentEngine:
     """Answers draws one by one in several threads: for servers."""
 
     def __init__(
-        self, answer: Callable[[Draw], str | Failed], num_threads: int, close: Callable[[], None]
+        self, answer: Callable[[Draw], str | Failed], num_threads: int, connection: Connection
     ) -> None:
         self._answer = answer
         self._executor = ThreadPoolExecutor(num_threads)
         self._num_threads = num_threads
         self._futures: dict[Future[str | Failed], Draw] = {}
-        self._close = close
+        self._connection = connection
 
     def room(self) -> int:
         """Return how many more draws it takes now."""
@@ -230,6 +242,7 @@ class ConcurrentEngine:
         return [(self._futures.pop(future), future.result()) for future in done]
 
     def close(self) -> None:
-        """Wait for what is in flight, then close."""
+        """Wait for what is in flight, which is paid for and stored, then close."""
+        self._connection.stop()
         self._executor.shutdown(cancel_futures=True)
-        self._close()
+        self._connection.close()

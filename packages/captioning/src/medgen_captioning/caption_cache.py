@@ -10,7 +10,7 @@ Several processes of one machine may share a file (write-ahead log); a network f
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,12 +62,14 @@ class Spending:
     Attributes:
         num_requests: Requests that left, whatever became of them.
         num_open: Of these, requests without an outcome: in flight now, or when a run was killed.
+        largest_prompt: Most tokens that one prompt came to; 0: not known yet.
     """
 
     num_requests: int
     num_open: int
     prompt_tokens: int
     completion_tokens: int
+    largest_prompt: int = 0
 
 
 class CaptionCache:
@@ -118,9 +120,18 @@ class CaptionCache:
         with self._transaction() as connection:
             _insert(connection, answers)
 
-    def begin_request(self, key: str, writer: str) -> int:
-        """Enter a paid request before it leaves, and return its number in the ledger."""
+    def begin_request(self, key: str, writer: str, allow: Callable[[Spending], None] | None = None) -> int:
+        """Enter a paid request before it leaves, and return its number in the ledger.
+
+        Args:
+            key: Of the answer.
+            writer: Who is asked.
+            allow: Called with what was spent so far by all processes, none of which can enter a request
+                meanwhile; raises to refuse this one.
+        """
         with self._transaction() as connection:
+            if allow is not None:
+                allow(_spending(connection, writer))
             cursor = connection.execute(
                 "INSERT INTO ledger (key, writer, started) VALUES (?, ?, ?)", (key, writer, _now())
             )
@@ -141,12 +152,7 @@ class CaptionCache:
     def spending(self, writer: str) -> Spending:
         """Return what was ever asked of a writer through this cache."""
         with self._lock:
-            row = self._connection.execute(
-                "SELECT COUNT(*), COUNT(*) - COUNT(outcome), COALESCE(SUM(prompt_tokens), 0), "
-                "COALESCE(SUM(completion_tokens), 0) FROM ledger WHERE writer = ?",
-                (writer,),
-            ).fetchone()
-        return Spending(*row)
+            return _spending(self._connection, writer)
 
     def open_requests(self) -> list[str]:
         """Return the keys of requests without an outcome, the oldest first."""
@@ -210,6 +216,15 @@ class CaptionCache:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+
+
+def _spending(connection: sqlite3.Connection, writer: str) -> Spending:
+    row = connection.execute(
+        "SELECT COUNT(*), COUNT(*) - COUNT(outcome), COALESCE(SUM(prompt_tokens), 0), "
+        "COALESCE(SUM(completion_tokens), 0), COALESCE(MAX(prompt_tokens), 0) FROM ledger WHERE writer = ?",
+        (writer,),
+    ).fetchone()
+    return Spending(*row)
 
 
 def _insert(connection: sqlite3.Connection, answers: tuple[Answer, ...] | list[Answer]) -> None:

@@ -21,6 +21,7 @@ class Demands:
         features: The feature list of the request, which must not be echoed; None: there was none.
         max_tokens: Most tokens, as `count_tokens` counts; None: no limit.
         count_tokens: Length in the tokenizer of the model to be trained.
+        whole: Whether its last sentence must be ended: a model stopped at its longest answer breaks off.
     """
 
     opening: str | None
@@ -28,6 +29,7 @@ class Demands:
     features: str | None = None
     max_tokens: int | None = None
     count_tokens: CountTokens | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,9 @@ class Verdict:
 
     @property
     def only_too_long(self) -> bool:
-        """Whether shortening could help: nothing failed but length."""
-        return bool(self.failed) and {name for name, _ in self.failed} <= {"max-tokens", "max-words"}
+        """Whether shortening could help: nothing failed but length, and perhaps what length caused."""
+        names = {name for name, _ in self.failed}
+        return bool(names & {"max-tokens", "max-words"}) and names <= {"max-tokens", "max-words", "whole"}
 
 
 def judge(text: str, demands: Demands) -> Verdict:
@@ -73,6 +76,8 @@ def judge(text: str, demands: Demands) -> Verdict:
     }
     if demands.opening is not None:
         reasons["opening"] = _wrong_opening(text, demands.opening)
+    if demands.whole:
+        reasons["whole"] = _broken_off(text)
     if demands.features is not None:
         reasons["no-echo"] = _echo(text, demands.features)
     if demands.count_tokens is not None and demands.max_tokens is not None:
@@ -89,6 +94,11 @@ def _wrong_opening(text: str, opening: str) -> str | None:
     if text.startswith(opening) and not rest[:1].isalnum():
         return None
     return f"must begin with {opening!r}, got {text[: len(opening)]!r}"
+
+
+def _broken_off(text: str) -> str | None:
+    ended = text.rstrip("\"')]*").endswith((".", "!", "?"))
+    return None if ended else f"breaks off in the middle of a sentence: {text[-30:]!r}"
 
 
 def _too_many_words(text: str, max_words: int) -> str | None:

@@ -256,7 +256,8 @@ class CaptionConfig(_Section):
             },
             "vision_language": {"batch_size", "device"},
         }  # fmt: skip
-        dump = self.model_dump(mode="json", include=set(CaptionConfig.model_fields))
+        # Of a file of captions its content counts, not where it lies.
+        dump = self.model_dump(mode="json", include=CaptionConfig.model_fields.keys() - {"file"})
         for name, fields in speed.items():
             dump[name] = {key: value for key, value in (dump[name] or {}).items() if key not in fields}
         return dump

@@ -7,28 +7,29 @@ changed request recomputes only the images it touches.
 """
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from medgen_data.atomic import write_jsonl_atomic
 from medgen_data.captions import CaptionRow
 from medgen_data.fingerprint import file_sha256
-from medgen_data.image_folder import ImageDataset
 from medgen_data.images import ImageError, decode_image, encode_png
 from medgen_data.problems import DataError, Problem
 from medgen_data.records import ImageRecord
 
 from medgen_captioning.asking import Asking, ConcurrentEngine, Engine, Failed, Settled
 from medgen_captioning.caption_cache import CaptionCache
-from medgen_captioning.checks import CountTokens, Demands, Verdict, judge
+from medgen_captioning.checks import Demands, Verdict
 from medgen_captioning.config import CaptionConfig
 from medgen_captioning.egress import check_egress
-from medgen_captioning.finished import CaptionRun, reusable_rows, revision_of
+from medgen_captioning.finished import CaptionRun, Target, revision_of
 from medgen_captioning.model_files import model_identity
 from medgen_captioning.prompts import description_request, simple_caption, visual_features
 from medgen_captioning.quarantine import Quarantined, quarantine_file_of
 from medgen_captioning.requests import Draw, Question, Writer
-from medgen_captioning.server import ServerError, ServerModel, server_writer
+from medgen_captioning.server import ServerError, ServerModel, cost_of, server_writer
+from medgen_captioning.shortening import judge_shortened
 from medgen_captioning.tokens import token_counter
 
 
@@ -40,88 +41,111 @@ class Access:
         cache_file: Where answers are kept; None: `caption-cache.sqlite` beside the captions.
         api_key: Key of the server; None: none.
         allow_egress: Hosts besides this machine that images may be sent to.
+        device: Where a model of this process runs, instead of where the recipe says.
     """
 
     cache_file: Path | None = None
     api_key: str | None = None
     allow_egress: Collection[str] = ()
+    device: str | None = None
+
+    def cache_of(self, captions_file: Path) -> Path:
+        """Return where the answers for a captions file are kept."""
+        return self.cache_file or captions_file.with_name("caption-cache.sqlite")
 
 
 @dataclass(frozen=True)
 class CaptionPlan:
-    """What a run would do.
+    """What a run would do, and what it may cost at most.
 
     Attributes:
-        num_records: Records selected.
-        num_finished: Of these, captions in the captions file.
-        num_settled: Of the rest, images whose answers are all in the cache.
-        num_to_ask: Images that need at least one answer of the model.
-        most_requests: Answers that this may take at most, if every draft but the last fails.
+        num_records: Records of this shard.
+        num_finished: Of these, captions that are written already.
+        num_settled: Of the rest, images that need no answer, or whose answers are all in the cache.
+        num_to_ask: Images that need an answer of the model, or may need one if T5 cannot shorten the last.
+        num_to_simplify: Captions in the cache that T5 has still to shorten.
+        most_answers: Answers that this may take, if every draft but the last fails.
+        most_requests: Requests that this may take, if every answer needs all tries; 0 without a server.
+        most_prompt_tokens: Of these requests, at the size of the largest prompt so far; None: none was seen yet.
+        most_answer_tokens: Of these requests.
+        most_cost: In the currency of the prices; None: a price or the size of a prompt is not known.
         problems: Records about which nothing can be asked.
     """
 
     num_records: int
     num_finished: int
     num_settled: int
-    num_to_ask: int
-    most_requests: int
-    problems: tuple[Problem, ...]
+    num_to_ask: int = 0
+    num_to_simplify: int = 0
+    most_answers: int = 0
+    most_requests: int = 0
+    most_prompt_tokens: int | None = 0
+    most_answer_tokens: int = 0
+    most_cost: float | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 def describe_dataset(
-    dataset: ImageDataset,
-    captions_file: Path,
+    target: Target,
     config: CaptionConfig,
     *,
     seed: int,
-    access: Access = Access(),
+    access: Access,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CaptionRun:
     """Caption a data set by a model, or go on where an interrupted run stopped.
 
     Raises:
-        DataError: If `captions_file` holds captions of other settings, the model is not to be had, images would
+        DataError: If the captions file holds captions of other settings, the model is not to be had, images would
             be sent to a host that is not allowed, or no image could be captioned.
     """
-    with CaptionCache(_cache_file(captions_file, access)) as cache:
-        run = _Description(dataset, captions_file, config, cache, access, seed)
-        settled = []
+    with CaptionCache(access.cache_of(target.captions_file)) as cache:
+        run = _Description(target, config, cache, access, seed)
+        outcomes = []
         num_asked = 0
-        total, done = len(dataset.records), len(run.finished)
-        for each in run.asking.settle(run.questions()):
-            num_asked += each.num_asked
-            settled.append(run.outcome(each))
-            done += 1
-            if on_progress is not None:
-                on_progress(done, total)
+        total, done = len(target.mine.records), len(run.finished)
+        # Closed before the cache is, whatever happens: answers in flight are still stored.
+        with closing(run.asking.settle(run.questions())) as settling:
+            for each in settling:
+                num_asked += each.num_asked
+                outcomes.append(run.outcome(each))
+                done += 1
+                if on_progress is not None:
+                    on_progress(done, total)
         if on_progress is not None and done < total:
             on_progress(total, total)
         in_doubt = len(cache.open_requests())
-    return _write(run, settled, captions_file, num_asked, in_doubt)
+    return _write(run, outcomes, num_asked, in_doubt)
 
 
-def plan_captions(
-    dataset: ImageDataset,
-    captions_file: Path,
-    config: CaptionConfig,
-    *,
-    seed: int,
-    access: Access = Access(),
-) -> CaptionPlan:
+def plan_captions(target: Target, config: CaptionConfig, *, seed: int, access: Access) -> CaptionPlan:
     """Return what `describe_dataset` would ask, without asking it and without loading a model.
 
     Raises:
         DataError: As `describe_dataset`, as far as it can be told beforehand.
     """
-    with CaptionCache(_cache_file(captions_file, access)) as cache:
-        run = _Description(dataset, captions_file, config, cache, access, seed)
-        is_open = [run.asking.is_open(question) for question in run.questions()]
+    with CaptionCache(access.cache_of(target.captions_file)) as cache:
+        run = _Description(target, config, cache, access, seed, plans_only=True)
+        left = [run.asking.attempts_left(question) for question in run.questions()]
+        most_answers, server = sum(left), config.server
+        most_requests = most_answers * server.max_tries if server is not None else 0
+        prompt = cache.spending(run.writer.identity).largest_prompt
+        prompt_tokens = most_requests * prompt if prompt or not most_requests else None
+        answer_tokens = most_requests * server.max_new_tokens if server is not None else 0
+        cost = None
+        if server is not None and prompt_tokens is not None:
+            cost = cost_of(server, prompt_tokens, answer_tokens)
         return CaptionPlan(
-            num_records=len(dataset.records),
+            num_records=len(target.mine.records),
             num_finished=len(run.finished),
-            num_settled=len(is_open) - sum(is_open),
-            num_to_ask=sum(is_open),
-            most_requests=sum(is_open) * (config.max_attempts if run.writer.draws else 1),
+            num_settled=left.count(0),
+            num_to_ask=len(left) - left.count(0),
+            num_to_simplify=run.num_to_simplify,
+            most_answers=most_answers,
+            most_requests=most_requests,
+            most_prompt_tokens=prompt_tokens,
+            most_answer_tokens=answer_tokens,
+            most_cost=cost,
             problems=tuple(run.problems),
         )
 
@@ -131,35 +155,40 @@ class _Description:
 
     def __init__(
         self,
-        dataset: ImageDataset,
-        captions_file: Path,
+        target: Target,
         config: CaptionConfig,
         cache: CaptionCache,
         access: Access,
         seed: int,
+        *,
+        plans_only: bool = False,
     ) -> None:
-        self.dataset = dataset
+        self.target = target
         self.config = config
         self.seed = seed
-        self.modality = config.modality or dataset.card.modality
-        self.features = visual_features(self.modality, config.visual_features)
+        self.modality = config.modality or target.dataset.card.modality
+        try:
+            self.features = visual_features(self.modality, config.visual_features)
+        except ValueError as error:
+            raise DataError(f"visual_features: {error}") from error
+        self.num_to_simplify = 0
         self.problems: list[Problem] = []
         self.writer = _writer(config, cache)
         if config.server is not None:
             check_egress(config.server.base_url, access.allow_egress)
         self._cache = cache
         self._access = access
-        self._count_tokens = _counter(config)
-        self._shorten, shortener = _shortener(config, cache)
-        self.revision = revision_of(dataset, config, self.modality, self.writer.identity + shortener)
-        self.finished = reusable_rows(dataset, captions_file, config.method, self.revision, seed)
+        self._count_tokens = token_counter(config.token_budget) if config.token_budget is not None else None
+        self._shorten, shortener = shortener_of(config, cache, if_new=self._note_long if plans_only else None)
+        self.revision = revision_of(target.dataset, config, self.modality, self.writer.identity + shortener)
+        self.finished = target.finished(config.method, self.revision, seed)
         self.asking = Asking(
             self._open_engine, self.writer, cache, self._judge, seed=seed, max_attempts=config.max_attempts
         )
 
     def questions(self) -> Iterator[Question]:
         """Yield a question for each record without a finished caption; notes the others as problems."""
-        for record in self.dataset.records:
+        for record in self.target.mine.records:
             if record.record_id in self.finished:
                 continue
             question = self._question(record)
@@ -195,13 +224,20 @@ class _Description:
                 features=self.features,
                 template=self.config.request_template,
             )
-            image_file = self.dataset.image_file(record)
+        except ValueError as error:
+            return Problem(file=record.file_name, field="label", code="no-category", detail=str(error))
+        image_file = self.target.dataset.image_file(record)
+        try:
             digest = file_sha256(image_file)
-        except (ValueError, OSError) as error:
-            field, code = ("file_name", "unreadable") if record.label else ("label", "no-category")
-            return Problem(file=record.file_name, field=field, code=code, detail=str(error))
+        except OSError as error:
+            return Problem(file=record.file_name, code="unreadable", detail=f"{image_file}: {error.strerror}")
         opening = simple_caption(self.modality, record.label)
         return Question(record.record_id, record.file_name, image_file, digest, opening, prompt)
+
+    def _note_long(self, text: str) -> str:
+        """Count a caption that T5 would shorten, and leave it as it is."""
+        self.num_to_simplify += 1
+        return text
 
     def _judge(self, question: Question, text: str) -> Verdict:
         demands = Demands(
@@ -210,16 +246,9 @@ class _Description:
             features=self.features,
             max_tokens=self.config.token_budget.max_tokens if self.config.token_budget else None,
             count_tokens=self._count_tokens,
+            whole=True,
         )
-        verdict = judge(text, demands)
-        if self._shorten is None or not verdict.only_too_long:
-            return verdict
-        shorter = judge(self._shorten(verdict.text), demands)
-        if shorter.accepted:
-            return Verdict(shorter.text, (*shorter.passed, "simplified"), ())
-        return Verdict(
-            shorter.text, shorter.passed, tuple((name, f"simplified: {why}") for name, why in shorter.failed)
-        )
+        return judge_shortened(text, demands, self._shorten)
 
     def _open_engine(self) -> Engine:
         if self.config.server is not None:
@@ -229,39 +258,41 @@ class _Description:
                 api_key=self._access.api_key,
                 allow_egress=self._access.allow_egress,
             )
-            return ConcurrentEngine(_asks(server), self.config.server.concurrency, server.close)
-        assert self.config.vision_language is not None
-        from medgen_captioning.vision_language import open_engine
-
-        return open_engine(self.config.vision_language, self.writer, self._cache)
+            return ConcurrentEngine(_asks(server), self.config.server.concurrency, server)
+        model = self.config.vision_language
+        assert model is not None
+        try:
+            from medgen_captioning.vision_language import open_engine
+        except ImportError as error:
+            raise DataError(
+                f"method vision-language needs a library that is missing ({error}); install "
+                "medgen-captioning[local]"
+            ) from error
+        if self._access.device is not None:
+            model = model.model_copy(update={"device": self._access.device})
+        return open_engine(model, self.writer, self._cache)
 
 
 def _write(
     run: _Description,
     outcomes: list[CaptionRow | Quarantined | Problem],
-    captions_file: Path,
     num_asked: int,
     num_in_doubt: int,
 ) -> CaptionRun:
+    target = run.target
     new = {row.record_id: row for row in outcomes if isinstance(row, CaptionRow)}
     quarantined = [each for each in outcomes if isinstance(each, Quarantined)]
     problems = [*run.problems, *(each for each in outcomes if isinstance(each, Problem))]
     problems += [each.problem() for each in quarantined]
-    places = {record.file_name: place for place, record in enumerate(run.dataset.records)}
+    places = {record.file_name: place for place, record in enumerate(target.dataset.records)}
     problems.sort(key=lambda problem: places[problem.file])
-    quarantine_file = quarantine_file_of(captions_file)
+    quarantine_file = quarantine_file_of(target.file)
     if quarantined:
         quarantined.sort(key=lambda each: places[each.question.file_name])
         write_jsonl_atomic(quarantine_file, (each.row() for each in quarantined))
     else:
         quarantine_file.unlink(missing_ok=True)
-    rows = {**new, **run.finished}
-    ordered = [rows[record.record_id] for record in run.dataset.records if record.record_id in rows]
-    if not ordered:
-        raise DataError(f"none of {len(problems)} images could be captioned; the first: {problems[0]}")
-    if new:
-        write_jsonl_atomic(captions_file, (row.model_dump(mode="json") for row in ordered))
-    return CaptionRun(
+    done = CaptionRun(
         num_written=len(new),
         num_reused=len(run.finished),
         problems=tuple(problems),
@@ -269,6 +300,7 @@ def _write(
         num_in_doubt=num_in_doubt,
         quarantine_file=quarantine_file if quarantined else None,
     )
+    return target.complete({**new, **run.finished}, done)
 
 
 def _asks(server: ServerModel) -> Callable[[Draw], str | Failed]:
@@ -303,19 +335,30 @@ def _writer(config: CaptionConfig, cache: CaptionCache) -> Writer:
     )
 
 
-def _counter(config: CaptionConfig) -> CountTokens | None:
-    return token_counter(config.token_budget) if config.token_budget is not None else None
+def shortener_of(
+    config: CaptionConfig, cache: CaptionCache, *, if_new: Callable[[str], str] | None = None
+) -> tuple[Callable[[str], str] | None, str]:
+    """Return what shortens a caption, None if nothing does, and the identity of its model.
 
-
-def _shortener(config: CaptionConfig, cache: CaptionCache) -> tuple[Callable[[str], str] | None, str]:
-    """Return what shortens a caption, None if nothing does, and the identity of its model."""
+    Args:
+        config: How to caption.
+        cache: Where short forms are kept.
+        if_new: Called instead of the model where the short form is not in the cache.
+    """
     if config.simplify is None:
         return None, ""
-    from medgen_captioning.simplify import Simplifier
-
+    try:
+        from medgen_captioning.simplify import Simplifier
+    except ImportError as error:
+        raise DataError(
+            f"simplify needs a library that is missing ({error}); install medgen-captioning[local]"
+        ) from error
     simplifier = Simplifier(config.simplify, cache)
-    return simplifier.simplify, f" + {simplifier.writer.identity}"
 
+    def shorten(text: str) -> str:
+        if if_new is None:
+            return simplifier.simplify(text)
+        known = simplifier.known(text)
+        return if_new(text) if known is None else known
 
-def _cache_file(captions_file: Path, access: Access) -> Path:
-    return access.cache_file or captions_file.with_name("caption-cache.sqlite")
+    return shorten, f" + {simplifier.writer.identity}"

@@ -6,14 +6,18 @@ captions of another revision or seed are somebody's work: they are refused and s
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+from medgen_data.atomic import write_jsonl_atomic
 from medgen_data.captions import CaptionRow, read_captions
 from medgen_data.image_folder import ImageDataset
 from medgen_data.problems import DataError, Problem
 
 from medgen_captioning.config import CaptionConfig
+from medgen_captioning.shards import assemble, finish_part, part_of, parts_there, remove_parts, take_shard
 
 # Raised with every change that gives another text for the same pixels.
 _VERSION = 1
@@ -30,6 +34,7 @@ class CaptionRun:
         num_asked: Answers that a model gave in this run; the others came from the cache.
         num_in_doubt: Requests to a server without a known outcome: a run was killed while they were in flight.
         quarantine_file: Where the drafts are that failed the checks, with reasons; None if none failed for good.
+        num_shards_missing: Other shards that are not done yet; while there are some, the captions lie in parts.
     """
 
     num_written: int
@@ -38,6 +43,73 @@ class CaptionRun:
     num_asked: int = 0
     num_in_doubt: int = 0
     quarantine_file: Path | None = None
+    num_shards_missing: int = 0
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the captions of a run go.
+
+    Attributes:
+        dataset: The whole data set, or a selection of one.
+        captions_file: Where all captions are in the end.
+        shard: (i, n), i from 0.
+    """
+
+    dataset: ImageDataset
+    captions_file: Path
+    shard: tuple[int, int] = (0, 1)
+
+    @property
+    def file(self) -> Path:
+        """Where this run writes: the captions file, or the part of its shard."""
+        return part_of(self.captions_file, self.shard)
+
+    @cached_property
+    def mine(self) -> ImageDataset:
+        """The records of this shard."""
+        return take_shard(self.dataset, self.shard)
+
+    def finished(self, method: str, revision: str, seed: int) -> dict[str, CaptionRow]:
+        """Return the rows that need not be made again.
+
+        Raises:
+            DataError: If the captions file, or a part beside it, is of other settings.
+        """
+        files = [self.captions_file]
+        files += parts_there(self.captions_file) if self.shard[1] == 1 else [self.file]
+        rows: dict[str, CaptionRow] = {}
+        for file in dict.fromkeys(files):
+            rows |= reusable_rows(self.dataset, file, method, revision, seed)
+        mine = {record.record_id for record in self.mine.records}
+        return {record_id: row for record_id, row in rows.items() if record_id in mine}
+
+    def complete(self, rows: Mapping[str, CaptionRow], run: CaptionRun) -> CaptionRun:
+        """Write the rows of this shard, and put all parts together if it is the last.
+
+        Raises:
+            DataError: If no image at all could be captioned.
+        """
+        ordered = [rows[record.record_id] for record in self.mine.records if record.record_id in rows]
+        before = read_captions(self.file) if self.file.exists() else {}
+        if ordered and ordered != list(before.values()):
+            write_jsonl_atomic(self.file, (row.model_dump(mode="json") for row in ordered))
+        if self.shard[1] == 1:
+            if not ordered:
+                raise _none(run.problems)
+            remove_parts(parts_there(self.captions_file))
+            return run
+        finish_part(self.file, run.problems)
+        return self._assemble(run)
+
+    def _assemble(self, run: CaptionRun) -> CaptionRun:
+        earlier = read_captions(self.captions_file) if self.captions_file.exists() else {}
+        missing = assemble(self.dataset, self.captions_file, self.shard[1], earlier.values())
+        if isinstance(missing, int):
+            return replace(run, num_shards_missing=missing)
+        if not self.captions_file.exists():
+            raise _none(missing.problems)
+        return replace(run, problems=missing.problems, quarantine_file=missing.quarantine_file)
 
 
 def revision_of(dataset: ImageDataset, config: CaptionConfig, modality: str, writer: str = "") -> str:
@@ -47,7 +119,7 @@ def revision_of(dataset: ImageDataset, config: CaptionConfig, modality: str, wri
         dataset: Its card's fingerprint covers images and labels.
         config: How to caption.
         modality: As used.
-        writer: Identity of the models that took part; empty if none did.
+        writer: Identity of the models or files that took part; empty if none did.
     """
     causes = [config.settings_of_method(), modality, dataset.card.fingerprint]
     if writer:
@@ -82,18 +154,5 @@ def reusable_rows(
     return rows
 
 
-def take_shard(dataset: ImageDataset, shard: tuple[int, int]) -> ImageDataset:
-    """Return every n-th record, beginning with the i-th, of `shard` (i, n); i counts from 0.
-
-    Raises:
-        ValueError: If not 0 <= i < n.
-        DataError: If there are fewer records than shards.
-    """
-    index, count = shard
-    if not 0 <= index < count:
-        raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}")
-    if count > len(dataset.records):
-        raise DataError(
-            f"{dataset.root} has {len(dataset.records)} records selected, too few for {count} shards"
-        )
-    return ImageDataset(dataset.root, dataset.card, dataset.records[index::count])
+def _none(problems: tuple[Problem, ...]) -> DataError:
+    return DataError(f"none of {len(problems)} images could be captioned; the first: {problems[0]}")

@@ -10,24 +10,30 @@ Rows of another revision or seed are never mixed in: a working file of other set
 finished captions of other settings are somebody's work and are refused.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from medgen_data.atomic import write_jsonl_atomic
 from medgen_data.captions import CaptionRow
 from medgen_data.image_folder import ImageDataset
 from medgen_data.images import ImageError, decode_image
-from medgen_data.problems import DataError, Problem
+from medgen_data.problems import Problem
 from medgen_data.records import ImageRecord
 
+from medgen_captioning.caption_cache import CaptionCache
+from medgen_captioning.caption_files import GivenTexts, read_given_texts
+from medgen_captioning.checks import CountTokens, Demands
 from medgen_captioning.config import CaptionConfig
-from medgen_captioning.describe import Access, describe_dataset
-from medgen_captioning.finished import CaptionRun, reusable_rows, revision_of, take_shard
+from medgen_captioning.describe import Access, CaptionPlan, describe_dataset, plan_captions, shortener_of
+from medgen_captioning.finished import CaptionRun, Target, revision_of
+from medgen_captioning.journal import Journal
 from medgen_captioning.measured import measured_caption
 from medgen_captioning.prompts import simple_caption
+from medgen_captioning.shortening import judge_shortened
+from medgen_captioning.tokens import token_counter
 
-__all__ = ["Access", "CaptionConfig", "CaptionRun", "caption_dataset", "check_caption"]
+__all__ = ["Access", "CaptionConfig", "CaptionRun", "caption_dataset", "check_caption", "plan_dataset"]
 
 
 def caption_dataset(
@@ -47,7 +53,8 @@ def caption_dataset(
         captions_file: Target; written whole, once, at the end.
         config: How to caption.
         seed: Recorded in each row; models draw their words by it.
-        shard: (i, n): caption only every n-th record from the i-th, each shard to its own file.
+        shard: (i, n), i from 0: caption only the i-th of n parts, each to its own file; who is done last puts
+            them together.
         access: What a model may be reached by, and where its answers are kept.
         on_progress: Called with the numbers of records done and in all, after each record.
 
@@ -55,35 +62,38 @@ def caption_dataset(
         DataError: If `captions_file` holds captions of other settings or of records that are not in
             `dataset`, or no image could be captioned.
     """
-    dataset = take_shard(dataset, shard)
+    target, access = Target(dataset, captions_file, shard), access or Access()
     if config.method in ("server", "vision-language"):
-        return describe_dataset(
-            dataset, captions_file, config, seed=seed, access=access or Access(), on_progress=on_progress
-        )
-    modality = config.modality or dataset.card.modality
-    revision = revision_of(dataset, config, modality)
-    finished = reusable_rows(dataset, captions_file, config.method, revision, seed)
-    journal = _Journal(captions_file.with_name(f".{captions_file.name}.working"), revision, seed)
-    rows = {**journal.rows, **finished}
-    num_reused, problems = sum(record.record_id in rows for record in dataset.records), []
-    with journal:
-        for number, record in enumerate(dataset.records, start=1):
-            if record.record_id not in rows:
-                outcome = _caption_record(dataset, record, config, modality, revision, seed)
-                if isinstance(outcome, Problem):
-                    problems.append(outcome)
-                else:
-                    journal.append(outcome)
-                    rows[record.record_id] = outcome
-            if on_progress is not None:
-                on_progress(number, len(dataset.records))
-    ordered = [rows[record.record_id] for record in dataset.records if record.record_id in rows]
-    if not ordered:
-        raise DataError(f"none of {len(problems)} images could be captioned; the first: {problems[0]}")
-    if len(ordered) > len(finished):
-        write_jsonl_atomic(captions_file, (row.model_dump(mode="json") for row in ordered))
-    journal.remove()
-    return CaptionRun(len(ordered) - num_reused, num_reused, tuple(problems))
+        return describe_dataset(target, config, seed=seed, access=access, on_progress=on_progress)
+    with ExitStack() as open_files:
+        writing = _prepare(target, config, seed, access, open_files)
+        return _write_all(target, writing, on_progress)
+
+
+def plan_dataset(
+    dataset: ImageDataset,
+    captions_file: Path,
+    config: CaptionConfig,
+    *,
+    seed: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    access: Access | None = None,
+) -> CaptionPlan:
+    """Return what `caption_dataset` would do and what it may cost; nothing is asked, no caption is written.
+
+    Raises:
+        DataError: As `caption_dataset`, as far as it can be told beforehand.
+    """
+    target, access = Target(dataset, captions_file, shard), access or Access()
+    if config.method in ("server", "vision-language"):
+        return plan_captions(target, config, seed=seed, access=access)
+    with ExitStack() as open_files:
+        writing = _prepare(target, config, seed, access, open_files)
+    finished = target.finished(config.method, writing.revision, seed)
+    journal = Journal(_working_file(target), writing.revision, seed, reads_only=True)
+    num_finished = len(finished.keys() | journal.rows.keys())
+    num_records = len(target.mine.records)
+    return CaptionPlan(num_records, num_finished, num_settled=num_records - num_finished)
 
 
 def check_caption(text: str, *, opening: str, max_words: int) -> tuple[str, ...]:
@@ -106,79 +116,124 @@ def check_caption(text: str, *, opening: str, max_words: int) -> tuple[str, ...]
     return ("opening", "max-words")
 
 
-def _caption_record(
-    dataset: ImageDataset, record: ImageRecord, config: CaptionConfig, modality: str, revision: str, seed: int
-) -> CaptionRow | Problem:
-    opening = simple_caption(modality, record.label)
-    checks: tuple[str, ...] = ()
-    text = ""
+@dataclass(frozen=True)
+class _Writing:
+    """Everything that the caption of a record is made from."""
+
+    dataset: ImageDataset
+    config: CaptionConfig
+    modality: str
+    revision: str
+    seed: int
+    given: GivenTexts | None
+    count_tokens: CountTokens | None
+    shorten: Callable[[str], str] | None
+
+
+def _prepare(
+    target: Target, config: CaptionConfig, seed: int, access: Access, open_files: ExitStack
+) -> _Writing:
+    dataset, writer = target.dataset, ""
+    modality = config.modality or dataset.card.modality
+    given = read_given_texts(config.file) if config.file is not None else None
+    if given is not None:
+        writer = f"file {given.sha256}"
+    shorten = None
+    if config.simplify is not None:
+        cache = open_files.enter_context(CaptionCache(access.cache_of(target.captions_file)))
+        shorten, shortener = shortener_of(config, cache)
+        writer += shortener
+    return _Writing(
+        dataset=dataset,
+        config=config,
+        modality=modality,
+        revision=revision_of(dataset, config, modality, writer),
+        seed=seed,
+        given=given,
+        count_tokens=token_counter(config.token_budget) if config.token_budget is not None else None,
+        shorten=shorten,
+    )
+
+
+def _write_all(
+    target: Target, writing: _Writing, on_progress: Callable[[int, int], None] | None
+) -> CaptionRun:
+    revision, seed = writing.revision, writing.seed
+    records = target.mine.records
+    finished = target.finished(writing.config.method, revision, seed)
+    journal = Journal(_working_file(target), revision, seed)
+    rows = {**journal.rows, **finished}
+    num_reused = sum(record.record_id in rows for record in records)
+    problems = list(writing.given.problems) if writing.given is not None and target.shard[0] == 0 else []
+    with journal:
+        for number, record in enumerate(records, start=1):
+            if record.record_id not in rows:
+                outcome = _caption_record(writing, record)
+                if isinstance(outcome, Problem):
+                    problems.append(outcome)
+                else:
+                    journal.append(outcome)
+                    rows[record.record_id] = outcome
+            if on_progress is not None:
+                on_progress(number, len(records))
+    num_done = sum(record.record_id in rows for record in records)
+    run = target.complete(rows, CaptionRun(num_done - num_reused, num_reused, tuple(problems)))
+    journal.remove()
+    return run
+
+
+def _working_file(target: Target) -> Path:
+    return target.file.with_name(f".{target.file.name}.working")
+
+
+def _caption_record(writing: _Writing, record: ImageRecord) -> CaptionRow | Problem:
     try:
-        match config.method:
-            case "measured":
-                image = decode_image(dataset.image_file(record))
-                text = measured_caption(image, modality, record.label, max_words=config.max_words)
-            case "simple":
-                text = opening
-            case "empty":
-                pass
-        if config.method != "empty":
-            checks = check_caption(text, opening=opening, max_words=config.max_words)
+        text, checks = _text_and_checks(writing, record)
     except ImageError as error:
-        return Problem(file=record.file_name, row=None, field=None, code=error.code, detail=str(error))
+        return Problem(file=record.file_name, code=error.code, detail=str(error))
     except ValueError as error:
-        return Problem(file=record.file_name, row=None, field="label", code="bad-caption", detail=str(error))
+        field = "text" if writing.given is not None else "label"
+        return Problem(file=record.file_name, field=field, code="bad-caption", detail=str(error))
     return CaptionRow(
         record_id=record.record_id,
         text=text,
-        method=config.method,
-        revision=revision,
-        seed=seed,
+        method=writing.config.method,
+        revision=writing.revision,
+        seed=writing.seed,
         checks=checks,
     )
 
 
-class _Journal:
-    """The working file: whole rows of one revision and seed, appended one write each."""
-
-    def __init__(self, file: Path, revision: str, seed: int) -> None:
-        self._file = file
-        self._descriptor = -1
-        self.rows: dict[str, CaptionRow] = {}
-        whole = 0
-        for end, line in _whole_lines(file):
-            row = CaptionRow.model_validate_json(line)
-            if (row.revision, row.seed) != (revision, seed):
-                self.rows, whole = {}, 0
-                break
-            self.rows[row.record_id] = row
-            whole = end
-        if file.exists():
-            os.truncate(file, whole)
-
-    def __enter__(self) -> "_Journal":
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._descriptor = os.open(self._file, flags, 0o666)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-    def append(self, row: CaptionRow) -> None:
-        """Add one row. A kill cannot undo it; only a power cut can, and then the row is made again."""
-        rest = memoryview((row.model_dump_json() + "\n").encode())
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-
-    def remove(self) -> None:
-        """Delete the working file: its rows are in the finished captions."""
-        self._file.unlink(missing_ok=True)
+def _text_and_checks(writing: _Writing, record: ImageRecord) -> tuple[str, tuple[str, ...]]:
+    config = writing.config
+    if config.method == "empty":
+        return "", ()
+    if writing.given is not None:
+        return _given_text(writing, writing.given.text_of(record))
+    text = opening = simple_caption(writing.modality, record.label)
+    if config.method == "measured":
+        image = decode_image(writing.dataset.image_file(record))
+        text = measured_caption(image, writing.modality, record.label, max_words=config.max_words)
+    checks = check_caption(text, opening=opening, max_words=config.max_words)
+    if writing.count_tokens is None or config.token_budget is None:
+        return text, checks
+    num_tokens, most = writing.count_tokens(text), config.token_budget.max_tokens
+    if num_tokens > most:
+        raise ValueError(f"caption must have at most {most} tokens, got {num_tokens}; lower max_words")
+    return text, (*checks, "max-tokens")
 
 
-def _whole_lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield each line that was written to its end, and where it ends."""
-    content = file.read_bytes() if file.exists() else b""
-    start = 0
-    while (end := content.find(b"\n", start) + 1) > 0:
-        yield end, content[start:end]
-        start = end
+def _given_text(writing: _Writing, text: str) -> tuple[str, tuple[str, ...]]:
+    """Check a text of somebody else: its length and its form, not how it begins."""
+    config = writing.config
+    demands = Demands(
+        opening=None,
+        max_words=config.max_words,
+        max_tokens=config.token_budget.max_tokens if config.token_budget is not None else None,
+        count_tokens=writing.count_tokens,
+    )
+    verdict = judge_shortened(text, demands, writing.shorten)
+    if not verdict.accepted:
+        reasons = "; ".join(f"{name}: {why}" for name, why in verdict.failed)
+        raise ValueError(f"the text {reasons}")
+    return verdict.text, verdict.passed

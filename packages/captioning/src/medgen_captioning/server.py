@@ -7,13 +7,13 @@ device besides its pixels stays here.
 
 import random
 import threading
-import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from medgen_data.problems import DataError
 
-from medgen_captioning.caption_cache import Answer, CaptionCache, Usage
+from medgen_captioning.caption_cache import Answer, CaptionCache, Spending, Usage
 from medgen_captioning.chat_protocol import RequestError, failure_of_status, request_body, text_and_usage
 from medgen_captioning.config import ServerConfig
 from medgen_captioning.egress import check_egress, is_loopback
@@ -70,11 +70,20 @@ class ServerModel:
             )
         self._client = _new_client(config, api_key or "none", self._host)
         self._lock = threading.Lock()
-        self._in_flight = 0
-        self._largest_prompt = 0
+        self._counts_tokens = config.max_total_tokens is not None or config.max_cost is not None
+        self._limited = self._counts_tokens or config.max_requests is not None
+        self._first = threading.Lock()
+        self._prompt_known = (
+            not self._counts_tokens or cache.spending(self.writer.identity).largest_prompt > 0
+        )
+        self._stopping = threading.Event()
         self._given_up_in_a_row = 0
         # Only spaces out requests; no text depends on it.
         self._jitter = random.Random(0)
+
+    def stop(self) -> None:
+        """Begin no further request, and wait for none."""
+        self._stopping.set()
 
     def close(self) -> None:
         """Close the connections."""
@@ -103,47 +112,63 @@ class ServerModel:
         Raises:
             ServerError: If there is no answer after all tries, or there must not be another request.
         """
+        known = self._cache.text(key)
+        if known is not None:  # another process was faster
+            return known
         for number in range(1, self.config.max_tries + 1):
-            request = self._begin(key)
+            try:
+                return self._ask_once(prompt, key, seed, png, image_sha256, schema)
+            except RequestError as failure:
+                if not failure.passing or number == self.config.max_tries:
+                    raise self._give_up(failure, number) from failure
+                self._check_wait(failure)
+                wait_s = self._wait(number, failure.retry_after_s)
+            if self._stopping.wait(wait_s):
+                raise ServerError("stopped", f"{self.config.base_url}: the run was stopped", stops=True)
+        raise AssertionError("max_tries is at least 1")
+
+    def _ask_once(
+        self,
+        prompt: str,
+        key: str,
+        seed: int,
+        png: bytes | None,
+        image_sha256: str,
+        schema: Mapping[str, object] | None,
+    ) -> str:
+        with self._first_alone():
+            allow = self._check_limits if self._limited else None
+            request = self._cache.begin_request(key, self.writer.identity, allow)
             try:
                 text, usage = self._request_once(prompt, key, seed, png, schema)
             except RequestError as failure:
                 self._cache.end_request(request, failure.code)
-                self._come_back(Usage())
-                if not failure.passing or number == self.config.max_tries:
-                    raise self._give_up(failure, number) from failure
-                self._check_wait(failure)
-                time.sleep(self._wait(number, failure.retry_after_s))
-            except BaseException:
-                self._come_back(Usage())
                 raise
-            else:
-                answer = Answer(key, text, self.writer.identity, image_sha256, prompt, seed)
-                self._cache.end_request(request, "answered", usage or Usage(), answer)
-                self._come_back(usage or Usage())
-                with self._lock:
-                    self._given_up_in_a_row = 0
-                self._check_usage_is_told(usage)
-                return text
-        raise AssertionError("max_tries is at least 1")
-
-    def _begin(self, key: str) -> int:
-        """Enter a request in the ledger, unless a limit forbids it."""
+            answer = Answer(key, text, self.writer.identity, image_sha256, prompt, seed)
+            self._cache.end_request(request, "answered", usage or Usage(), answer)
         with self._lock:
-            self._check_limits()
-            self._in_flight += 1
-            return self._cache.begin_request(key, self.writer.identity)
+            self._given_up_in_a_row = 0
+        self._check_usage_is_told(usage)
+        self._prompt_known = True
+        return text
 
-    def _check_limits(self) -> None:
+    @contextmanager
+    def _first_alone(self) -> Iterator[None]:
+        """Let no other request leave before one has shown how many tokens a prompt with an image is."""
+        if not self._prompt_known:
+            with self._first:
+                if not self._prompt_known:
+                    yield
+                    return
+        yield
+
+    def _check_limits(self, spent: Spending) -> None:
         config = self.config
-        if config.max_requests is config.max_total_tokens is config.max_cost is None:
-            return
-        spent = self._cache.spending(self.writer.identity)
-        # What is in flight has not been counted by the server yet; this is the most it may come to.
-        most = (self._in_flight + 1) * config.max_new_tokens
-        prompts = (self._in_flight + 1) * self._largest_prompt
-        tokens = spent.prompt_tokens + spent.completion_tokens + most + prompts
-        cost = _cost(config, spent.prompt_tokens + prompts, spent.completion_tokens + most)
+        # What is open may have been answered and charged; this is the most it may come to, with one more.
+        answers = (spent.num_open + 1) * config.max_new_tokens
+        prompts = (spent.num_open + 1) * spent.largest_prompt
+        tokens = spent.prompt_tokens + spent.completion_tokens + answers + prompts
+        cost = cost_of(config, spent.prompt_tokens + prompts, spent.completion_tokens + answers) or 0
         over = None
         if config.max_requests is not None and spent.num_requests >= config.max_requests:
             over = f"max_requests {config.max_requests}"
@@ -159,14 +184,8 @@ class ServerModel:
                 stops=True,
             )
 
-    def _come_back(self, usage: Usage) -> None:
-        with self._lock:
-            self._in_flight -= 1
-            self._largest_prompt = max(self._largest_prompt, usage.prompt_tokens)
-
     def _check_usage_is_told(self, usage: Usage | None) -> None:
-        limited = self.config.max_total_tokens is not None or self.config.max_cost is not None
-        if usage is None and limited:
+        if usage is None and self._counts_tokens:
             raise ServerError(
                 "no-usage",
                 f"{self.config.base_url} does not say how many tokens it used, so max_total_tokens and max_cost "
@@ -174,7 +193,7 @@ class ServerModel:
                 stops=True,
             )
 
-    def _give_up(self, failure: "RequestError", number: int) -> ServerError:
+    def _give_up(self, failure: RequestError, number: int) -> ServerError:
         tries = f" ({number} tries)" if number > 1 else ""
         detail = f"{self.config.base_url}: {failure}{tries}"
         if not failure.passing:
@@ -186,7 +205,7 @@ class ServerModel:
             detail += f"; {_MOST_IN_A_ROW} images in a row had no answer, so the run stops: is the server up?"
         return ServerError(failure.code, detail, stops=failure.stops or down)
 
-    def _check_wait(self, failure: "RequestError") -> None:
+    def _check_wait(self, failure: RequestError) -> None:
         if (failure.retry_after_s or 0) > self.config.max_wait_s:
             raise ServerError(
                 failure.code,
@@ -259,6 +278,8 @@ def _new_client(config: ServerConfig, api_key: str, host: str) -> Any:
     )
 
 
-def _cost(config: ServerConfig, prompt_tokens: int, completion_tokens: int) -> float:
-    prices = config.prompt_price or 0, config.completion_price or 0
-    return (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6
+def cost_of(config: ServerConfig, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """Return what tokens cost, in the currency of the two prices; None if the config has no prices."""
+    if config.prompt_price is None or config.completion_price is None:
+        return None
+    return (prompt_tokens * config.prompt_price + completion_tokens * config.completion_price) / 1e6

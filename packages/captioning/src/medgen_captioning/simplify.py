@@ -1,5 +1,6 @@
 """Shorten captions over the token budget with T5 (Guo et al. 2025, section 2.1)."""
 
+import re
 from typing import Any
 
 import torch
@@ -28,14 +29,23 @@ class Simplifier:
         self.writer = Writer(config.model, identity, decoding, draws=False)
 
     def simplify(self, text: str) -> str:
-        """Return a caption in fewer words; the same caption gives the same words."""
-        prompt = self.config.prefix + text
-        key = answer_key(self.writer, "", prompt, 0)
-        known = self._cache.text(key)
+        """Return a caption in fewer words; the same caption gives the same words.
+
+        A short form that was stopped at its longest loses the sentence it breaks off in.
+        """
+        known = self.known(text)
         if known is None:
+            prompt = self.config.prefix + text
             known = self._generate(prompt)
-            self._cache.store(Answer(key, known, self.writer.identity, "", prompt, 0))
+            self._cache.store(Answer(self._key(text), known, self.writer.identity, "", prompt, 0))
         return known
+
+    def known(self, text: str) -> str | None:
+        """Return the short form of a caption if it is in the cache."""
+        return self._cache.text(self._key(text))
+
+    def _key(self, text: str) -> str:
+        return answer_key(self.writer, "", self.config.prefix + text, 0)
 
     @torch.inference_mode()
     def _generate(self, prompt: str) -> str:
@@ -55,7 +65,18 @@ class Simplifier:
             pad_token_id=model.config.pad_token_id,
         )
         tokens = model.generate(**inputs, generation_config=settings)
-        return str(tokenizer.decode(tokens[0], skip_special_tokens=True))
+        text = str(tokenizer.decode(tokens[0], skip_special_tokens=True))
+        return text if tokens[0, -1] == model.config.eos_token_id else whole_sentences(text)
+
+
+def whole_sentences(text: str) -> str:
+    """Return a text without the sentence it breaks off in; as it is if it has no other.
+
+    >>> whole_sentences("A pink polyp of 1.5 cm. Its surface is")
+    'A pink polyp of 1.5 cm.'
+    """
+    ends = [found.end() for found in re.finditer(r"[.!?](?=\s|$)", text)]
+    return text[: ends[-1]] if ends else text
 
 
 def _load(config: SimplifyConfig) -> tuple[Any, Any]:
