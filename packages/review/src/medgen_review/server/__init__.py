@@ -1,0 +1,1 @@
+"""The rating studio in the browser: pages, saving, and what keeps strangers and model names out."""
