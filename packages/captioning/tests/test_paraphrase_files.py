@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 from medgen_captioning.paraphrasing.grammar import grammar_paraphrases
 from medgen_captioning.paraphrasing.paraphrase_files import (
+    ParaphrasePlan,
     paraphrase_rows,
+    plan_paraphrases,
     read_paraphrases,
     write_paraphrases,
 )
@@ -111,6 +113,8 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_prompt_twice(tmp_path: Path)
     with pytest.raises(InterruptedHereError):
         paraphrase_rows(IMAGES, first, tmp_path / "a.csv", method="g", seed=1, batch_size=1)
     assert not (tmp_path / "a.csv").exists()
+    plan = plan_paraphrases(IMAGES, tmp_path / "a.csv", method="g", seed=1)
+    assert plan == ParaphrasePlan(num_images=12, num_prompts=4, num_done=2, num_wanted=6)
     # A kill may cut the last line.
     with (tmp_path / ".a.csv.working").open("ab") as working:
         working.write(b'{"prompt": "Gener')
@@ -119,6 +123,16 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_prompt_twice(tmp_path: Path)
     assert sorted(first.asked + second.asked) == sorted(PROMPTS)
     paraphrase_rows(IMAGES, grammar_paraphrases, tmp_path / "b.csv", method="g", seed=1)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_a_prompt_with_more_images_than_before_is_asked_again(tmp_path: Path) -> None:
+    again = Counting()
+    with pytest.raises(InterruptedHereError):
+        paraphrase_rows(IMAGES, Counting(stop_after=2), tmp_path / "a.csv", method="g", seed=1, batch_size=1)
+    more = [*IMAGES, ImageText("12.jpg", PROMPTS[0])]
+    run = paraphrase_rows(more, again, tmp_path / "a.csv", method="g", seed=1, batch_size=1)
+    assert (run.num_reused, run.num_written) == (1, 3)
+    assert PROMPTS[0] in again.asked
 
 
 @pytest.mark.parametrize(("method", "seed"), [("other", 1), ("g", 2)])

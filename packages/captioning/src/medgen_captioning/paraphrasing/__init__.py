@@ -3,11 +3,14 @@
 from medgen_captioning.paraphrasing.grammar import grammar_paraphrases
 from medgen_captioning.paraphrasing.judge import Judged, Paraphraser, Rejection, judge, judge_all
 from medgen_captioning.paraphrasing.paraphrase_files import (
+    ParaphrasePlan,
     ParaphraseRun,
     paraphrase_rows,
+    plan_paraphrases,
     read_paraphrases,
     write_paraphrases,
 )
+from medgen_captioning.paraphrasing.sources import read_image_texts
 from medgen_captioning.paraphrasing.strategies import (
     ImageText,
     ParaphraseConfig,
@@ -24,6 +27,7 @@ __all__ = [
     "ImageText",
     "Judged",
     "ParaphraseConfig",
+    "ParaphrasePlan",
     "ParaphraseRow",
     "ParaphraseRun",
     "Paraphraser",
@@ -36,6 +40,8 @@ __all__ = [
     "judge_all",
     "pair",
     "paraphrase_rows",
+    "plan_paraphrases",
+    "read_image_texts",
     "read_paraphrases",
     "replace_all",
     "replace_random",

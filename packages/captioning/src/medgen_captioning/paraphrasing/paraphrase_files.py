@@ -35,6 +35,23 @@ class ParaphraseRun:
     problems: tuple[Problem, ...]
 
 
+@dataclass(frozen=True)
+class ParaphrasePlan:
+    """What a run would do.
+
+    Attributes:
+        num_images: Rows of the table.
+        num_prompts: Unique prompts.
+        num_done: Of these, done by an interrupted run.
+        num_wanted: Paraphrases that the run would ask for.
+    """
+
+    num_images: int
+    num_prompts: int
+    num_done: int
+    num_wanted: int
+
+
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,9 +65,10 @@ class _Settings(_Row):
 
 
 class _Done(_Row):
-    """What a run found for one prompt."""
+    """What a run found for one prompt when it asked for `wanted`."""
 
     prompt: str
+    wanted: int
     accepted: tuple[str, ...]
     rejected: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -129,8 +147,9 @@ def paraphrase_rows(
         DataError: If no prompt got any paraphrase.
     """
     counts = Counter(image.text for image in images)
-    journal = _Journal(file.with_name(f".{file.name}.working"), _Settings(method=method, num=num, seed=seed))
-    done = {prompt: entry for prompt, entry in journal.done.items() if prompt in counts}
+    settings = _Settings(method=method, num=num, seed=seed)
+    journal = _Journal(_working_file(file), settings)
+    done = _still_good(journal.finished, counts, num)
     num_reused = len(done)
     with journal:
         for wanted, prompts in _batches([p for p in counts if p not in done], counts, num, batch_size):
@@ -153,6 +172,26 @@ def paraphrase_rows(
     return ParaphraseRun(len(done) - num_reused, num_reused, tuple(problems))
 
 
+def plan_paraphrases(
+    images: Sequence[ImageText], file: Path, *, method: str, seed: int, num: int | None = None
+) -> ParaphrasePlan:
+    """Return what `paraphrase_rows` would do with the same arguments; nothing is written."""
+    counts = Counter(image.text for image in images)
+    entries, _ = _read_journal(_working_file(file), _Settings(method=method, num=num, seed=seed))
+    done = _still_good(entries, counts, num)
+    wanted = sum(num or count for prompt, count in counts.items() if prompt not in done)
+    return ParaphrasePlan(len(images), len(counts), len(done), wanted)
+
+
+def _still_good(entries: Sequence[_Done], counts: Counter[str], num: int | None) -> dict[str, _Done]:
+    """Return by prompt what an interrupted run found; not where it asked for fewer than are wanted now."""
+    return {
+        entry.prompt: entry
+        for entry in entries
+        if entry.prompt in counts and entry.wanted >= (num or counts[entry.prompt])
+    }
+
+
 def _batches(
     prompts: Sequence[str], counts: Counter[str], num: int | None, batch_size: int
 ) -> Iterator[tuple[int, list[str]]]:
@@ -171,7 +210,7 @@ def _paraphrase(paraphraser: Paraphraser, prompts: list[str], num: int, seed: in
     for rejection in judged.rejections:
         rejected[rejection.prompt].append((rejection.paraphrase, rejection.reasons))
     return [
-        _Done(prompt=prompt, accepted=texts, rejected=tuple(rejected[prompt]))
+        _Done(prompt=prompt, wanted=num, accepted=texts, rejected=tuple(rejected[prompt]))
         for prompt, texts in zip(prompts, judged.accepted, strict=True)
     ]
 
@@ -188,6 +227,23 @@ def _problems(file: Path, entries: Sequence[_Done]) -> list[Problem]:
     return problems
 
 
+def _working_file(file: Path) -> Path:
+    return file.with_name(f".{file.name}.working")
+
+
+def _read_journal(file: Path, settings: _Settings) -> tuple[list[_Done], int]:
+    """Return the entries of a working file and the length of its whole lines; none if it is of other settings."""
+    content = file.read_bytes() if file.exists() else b""
+    length = content.rfind(b"\n") + 1  # a kill may have cut the last line
+    lines = content[:length].splitlines()
+    try:
+        if not lines or _Settings.model_validate_json(lines[0]) != settings:
+            return [], 0
+        return [_Done.model_validate_json(line) for line in lines[1:]], length
+    except ValidationError:
+        return [], 0
+
+
 class _Journal:
     """The working file: its settings, then one line per prompt, each written at once."""
 
@@ -195,19 +251,10 @@ class _Journal:
         self._file = file
         self._settings = settings
         self._descriptor = -1
-        self.done: dict[str, _Done] = {}
-        content = file.read_bytes() if file.exists() else b""
-        whole = content.rfind(b"\n") + 1
-        lines = content[:whole].splitlines()
-        try:
-            same = bool(lines) and _Settings.model_validate_json(lines[0]) == settings
-            entries = [_Done.model_validate_json(line) for line in lines[1:]] if same else []
-        except ValidationError:
-            same, entries = False, []
-        self.done = {entry.prompt: entry for entry in entries}
-        if content:
-            os.truncate(file, whole if same else 0)
-        self._is_new = not same
+        self.finished, length = _read_journal(file, settings)
+        if file.exists():
+            os.truncate(file, length)
+        self._is_new = length == 0
 
     def __enter__(self) -> "_Journal":
         self._file.parent.mkdir(parents=True, exist_ok=True)
