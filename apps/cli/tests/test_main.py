@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 Call = Callable[..., Any]
-COMMANDS = ("data", "caption", "train", "sample", "score", "classify", "export", "report", "run", "demo")
+COMMANDS = ("data", "caption", "paraphrase", "train", "sample", "score", "classify", "export", "report", "run", "demo")
 
 
 def test_help_lists_every_command(medgen: Call) -> None:

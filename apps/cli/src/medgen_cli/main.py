@@ -12,6 +12,7 @@ from medgen_cli.commands.caption import caption
 from medgen_cli.commands.classify import classify
 from medgen_cli.commands.data import data
 from medgen_cli.commands.export import export
+from medgen_cli.commands.paraphrase import paraphrase
 from medgen_cli.commands.report import report
 from medgen_cli.commands.run import demo, run
 from medgen_cli.commands.sample import sample
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (data, caption, train, sample, score, classify, export, report, run, demo):
+for _command in (data, caption, paraphrase, train, sample, score, classify, export, report, run, demo):
     app.command()(_command)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from medgen_captioning import CaptionConfig
+from medgen_captioning.paraphrasing.strategies import ParaphraseConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from medgen_cli.plan import DatasetTexts
@@ -82,6 +83,26 @@ class CaptionSettings(CaptionConfig):
     def _something_is_trained_on(self) -> "CaptionSettings":
         if self.dataset_texts == "none" and not self.train_on_captions:
             raise ValueError("dataset_texts none and train_on_captions false leave nothing to train on")
+        return self
+
+
+class ParaphraseSettings(ParaphraseConfig):
+    """Other words for the texts that are trained on.
+
+    Attributes:
+        method: `grammar` needs no model; `file` reads a table `Filename,Prompt,Paraphrase`.
+        file: The table of method `file`.
+        per_prompt: Paraphrases of each prompt, shared by its images; None: one for each image.
+    """
+
+    method: Literal["grammar", "file"] = "grammar"
+    file: Path | None = None
+    per_prompt: int | None = Field(default=None, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _file_where_it_belongs(self) -> "ParaphraseSettings":
+        if (self.method == "file") != (self.file is not None):
+            raise ValueError(f"file belongs to method file; got method {self.method} with file {self.file}")
         return self
 
 

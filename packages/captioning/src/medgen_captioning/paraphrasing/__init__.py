@@ -8,6 +8,7 @@ from medgen_captioning.paraphrasing.paraphrase_files import (
     paraphrase_rows,
     plan_paraphrases,
     read_paraphrases,
+    write_image_texts,
     write_paraphrases,
 )
 from medgen_captioning.paraphrasing.sources import read_image_texts
@@ -45,5 +46,6 @@ __all__ = [
     "read_paraphrases",
     "replace_all",
     "replace_random",
+    "write_image_texts",
     "write_paraphrases",
 ]

@@ -117,6 +117,15 @@ def write_paraphrases(file: Path, rows: Sequence[ParaphraseRow]) -> None:
     write_text_atomic(file, text.getvalue())
 
 
+def write_image_texts(file: Path, texts: Sequence[ImageText]) -> None:
+    """Replace a table of prompts as a whole, `Prompt;Filename` as in MedVQA-GI."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=";", lineterminator="\n")
+    writer.writerow(("Prompt", "Filename"))
+    writer.writerows((image.text, image.file_name) for image in texts)
+    write_text_atomic(file, text.getvalue())
+
+
 def paraphrase_rows(
     images: Sequence[ImageText],
     paraphraser: Paraphraser,
