@@ -1,10 +1,25 @@
 """What several test files of the rating studio need."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from medgen_review.rating_files import RatingRow
+from medgen_review.rubric import ASPECTS
+from medgen_review.server.app import create_app
+from medgen_review.server.images import PreparedImages
+from medgen_review.store import RatingStore
+from medgen_review.study import REAL, Design, ImageSet, Study, StudyImage, StudyPrompt, digest_of
+from PIL import Image
 
 
 @pytest.fixture
@@ -61,3 +76,166 @@ def rating_rows() -> Callable[..., list[RatingRow]]:
         return rows
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def make_study() -> Callable[..., Study]:
+    """Return studies without image files, for what only needs their names and numbers."""
+
+    def make(
+        *,
+        num_prompts: int = 4,
+        num_models: int = 3,
+        images_per_set: int = 2,
+        seed: int = 0,
+        models: Sequence[str] = (),
+        prompts: Sequence[str] = (),
+        **design: Any,
+    ) -> Study:
+        names = tuple(models) or tuple(f"model-{index}" for index in range(num_models))
+        texts = tuple(prompts) or tuple(f"prompt {index}" for index in range(num_prompts))
+        ids = [f"p{index:03}" for index in range(len(texts))]
+
+        def image_set(prompt_id: str, model: str, what: str = "") -> ImageSet:
+            files = [f"{what}{model}/{prompt_id}-{index}.png" for index in range(images_per_set)]
+            return ImageSet(
+                prompt_id=prompt_id,
+                model=model,
+                images=tuple(
+                    StudyImage(file=file, sha256=hashlib.sha256(file.encode()).hexdigest()) for file in files
+                ),
+            )
+
+        rated = (*names, *([REAL] if design.get("hidden_real") else []))
+        study = Study(
+            title="A study",
+            briefing=("Look.",),
+            seed=seed,
+            models=names,
+            aspects=ASPECTS,
+            prompts=tuple(StudyPrompt(prompt_id=i, text=text) for i, text in zip(ids, texts, strict=True)),
+            references=tuple(image_set(i, REAL, "reference-") for i in ids),
+            sets=tuple(image_set(i, model) for i in ids for model in rated),
+            design=Design(**design),
+            digest="0" * 64,
+        )
+        return study.model_copy(update={"digest": digest_of(study.model_dump(mode="json"))})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_study(make_study: Callable[..., Study]) -> Callable[..., Study]:
+    """Write a study with real image files, `study.json` in the folder; `changed` replaces fields of the study."""
+
+    def write(folder: Path, *, side: int = 48, changed: dict[str, Any] | None = None, **asked: Any) -> Study:
+        study = make_study(image_side=side, **asked)
+        generator = np.random.default_rng(5)
+        drawn = {}
+        for each in (*study.references, *study.sets):
+            images = []
+            for image in each.images:
+                file = folder / "images" / image.file
+                file.parent.mkdir(parents=True, exist_ok=True)
+                coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+                Image.fromarray(coarse).resize((side, side)).save(file)
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                images.append(StudyImage(file=f"images/{image.file}", sha256=digest))
+            drawn[id(each)] = each.model_copy(update={"images": tuple(images)})
+        study = study.model_copy(
+            update={
+                "references": tuple(drawn[id(each)] for each in study.references),
+                "sets": tuple(drawn[id(each)] for each in study.sets),
+                **(changed or {}),
+            }
+        )
+        study = study.model_copy(update={"digest": digest_of(study.model_dump(mode="json"))})
+        (folder / "study.json").write_text(json.dumps(study.model_dump(mode="json")), encoding="utf-8")
+        return study
+
+    return write
+
+
+@dataclass
+class StudioAtWork:
+    """A studio in this process, with a client that behaves like a browser at its address."""
+
+    study: Study
+    store: RatingStore
+    folder: Path
+
+    origin = "http://127.0.0.1:8000"
+
+    def browser(self, code: str = "", *, origin: str | None = None, **options: Any) -> TestClient:
+        """Return a client, logged in where a code is given."""
+        images = PreparedImages.prepare(self.study, self.folder, self.folder / "shown-images")
+        app = create_app(self.store, images, origins=[self.origin])
+        client = TestClient(app, base_url=self.origin, headers={"Origin": origin or self.origin}, **options)
+        if code:
+            assert client.post("/login", data={"code": code}, follow_redirects=False).status_code == 303
+        return client
+
+
+@pytest.fixture
+def studio(tmp_path: Path, write_study: Callable[..., Study]) -> Iterator[Callable[..., StudioAtWork]]:
+    """Return a maker of studios in this process."""
+    with contextlib.ExitStack() as stack:
+
+        def open_studio(name: str = "study", **asked: Any) -> StudioAtWork:
+            folder = tmp_path / name
+            folder.mkdir()
+            study = write_study(folder, **{"num_prompts": 2, **asked})
+            store = stack.enter_context(RatingStore.open(folder / "ratings.sqlite", study))
+            return StudioAtWork(study, store, folder)
+
+        yield open_studio
+
+
+SERVER = """
+import sys
+from pathlib import Path
+from medgen_review.server.serving import serve
+serve(Path(sys.argv[1]), port=int(sys.argv[2]), on_ready=lambda address: print(address, flush=True))
+"""
+
+
+class ServerProcess:
+    """The real server in a process of its own, to be killed and started again at the same address."""
+
+    def __init__(self, study_file: Path) -> None:
+        self.study_file = study_file
+        self.address = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it; returns once it takes connections."""
+        port = self.address.rpartition(":")[2] or "0"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(self.study_file), port], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.address = self._process.stdout.readline().strip()
+        assert self.address, "the server did not start"
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+@pytest.fixture(scope="session")
+def server_process() -> Iterator[Callable[[Path], ServerProcess]]:
+    """Return a maker of running servers; all are ended at the end."""
+    started: list[ServerProcess] = []
+
+    def start(study_file: Path) -> ServerProcess:
+        server = ServerProcess(study_file)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.kill()

@@ -11,6 +11,8 @@ one more set is real images that the page does not show as such.
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -175,11 +177,19 @@ class Study(_Part):
 
     def image_set(self, prompt_id: str, model: str) -> ImageSet:
         """Return the rated set of a model for a prompt."""
-        return next(each for each in self.sets if (each.prompt_id, each.model) == (prompt_id, model))
+        return self._by_place[prompt_id, model]
 
     def reference_set(self, prompt_id: str) -> ImageSet:
         """Return the real references of a prompt."""
-        return next(each for each in self.references if each.prompt_id == prompt_id)
+        return self._reference_by_prompt[prompt_id]
+
+    @cached_property
+    def _by_place(self) -> Mapping[tuple[str, str], ImageSet]:
+        return {(each.prompt_id, each.model): each for each in self.sets}
+
+    @cached_property
+    def _reference_by_prompt(self) -> Mapping[str, ImageSet]:
+        return {each.prompt_id: each for each in self.references}
 
 
 def digest_of(content: dict[str, object]) -> str:
