@@ -3,20 +3,29 @@
 import contextlib
 import hashlib
 import json
+import os
+import secrets
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
+import psycopg.sql
 import pytest
 from fastapi.testclient import TestClient
 from medgen_review.rating_files import RatingRow
 from medgen_review.rubric import ASPECTS
 from medgen_review.server.app import create_app
 from medgen_review.server.images import PreparedImages
+from medgen_review.server.security import LoginLimit
 from medgen_review.store import RatingStore
 from medgen_review.study import REAL, Design, ImageSet, Study, StudyImage, StudyPrompt, digest_of
 from PIL import Image
@@ -166,11 +175,14 @@ class StudioAtWork:
 
     origin = "http://127.0.0.1:8000"
 
-    def browser(self, code: str = "", *, origin: str | None = None, **options: Any) -> TestClient:
+    def browser(
+        self, code: str = "", *, secure: bool = False, limit: LoginLimit | None = None, **options: Any
+    ) -> TestClient:
         """Return a client, logged in where a code is given."""
         images = PreparedImages.prepare(self.study, self.folder, self.folder / "shown-images")
-        app = create_app(self.store, images, origins=[self.origin])
-        client = TestClient(app, base_url=self.origin, headers={"Origin": origin or self.origin}, **options)
+        origin = self.origin.replace("http:", "https:") if secure else self.origin
+        app = create_app(self.store, images, origins=[origin], secure=secure, limit=limit)
+        client = TestClient(app, base_url=origin, headers={"Origin": origin}, **options)
         if code:
             assert client.post("/login", data={"code": code}, follow_redirects=False).status_code == 303
         return client
@@ -239,3 +251,167 @@ def server_process() -> Iterator[Callable[[Path], ServerProcess]]:
     yield start
     for server in started:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """Start a PostgreSQL server in a temporary folder, on a Unix socket only; yield the URL of its databases."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not binaries:
+        pytest.skip("PostgreSQL's server is not installed: apt-get install postgresql")
+    # Not under pytest's own folder, which the server's user may not enter.
+    folder = Path(tempfile.mkdtemp(prefix="medgen-pg-"))
+    as_user: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(folder, "postgres")
+        as_user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+    try:
+        set_up = [
+            binaries[-1].with_name("initdb"),
+            "-D",
+            "data",
+            "-U",
+            "rater",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "-N",
+        ]
+        subprocess.run([*set_up, "--locale=C"], check=True, timeout=60, **as_user)
+        settings = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
+        with subprocess.Popen([binaries[-1], "-D", "data", *settings], **as_user) as server:
+            try:
+                yield from _ready(server, folder)
+            finally:
+                server.send_signal(signal.SIGINT)
+                server.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ready(server: subprocess.Popen[bytes], folder: Path) -> Iterator[str]:
+    url = f"postgresql:///{{}}?host={folder}&user=rater"
+    for _ in range(300):
+        try:
+            psycopg.connect(url.format("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            assert server.poll() is None, "the server ended by itself"
+            time.sleep(0.1)
+        else:
+            yield url
+            return
+    raise AssertionError("the server was not ready after 30 s")
+
+
+@pytest.fixture
+def new_postgresql(postgresql_server: str) -> str:
+    """Return the URL of a new, empty PostgreSQL database."""
+    name = f"study_{secrets.token_hex(6)}"
+    with psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as connection:
+        connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+    return postgresql_server.format(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a new database, of each kind in turn."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("new_postgresql")
+        return url
+    return f"sqlite:///{tmp_path / 'ratings.sqlite'}"
+
+
+@pytest.fixture(scope="session")
+def xss_payloads() -> list[str]:
+    """500 texts that would run script in a page that does not escape; all of them ask for `/hit` or call `hit`."""
+    deeds = [
+        "alert('hit')",
+        "fetch('/hit')",
+        "document.body.append(new Image().src='/hit')",
+        "top.hit=1",
+        "hit`1`",
+    ]
+    shapes = [
+        "<script>{0}</script>",
+        "<img src=/hit onerror={0}>",
+        '"><svg onload={0}>',
+        "'><details open ontoggle={0}>",
+        "</textarea><iframe srcdoc='<script>{0}</script>'></iframe>",
+        "</title><body onpageshow={0}>",
+        "<a href=javascript:{0} id=hit>hit</a>",
+        "<form action=javascript:{0}><button autofocus onfocus={0}>",
+        '" onmouseover="{0}" autofocus onfocus="{0}" x="',
+        "<style>@import '/hit';</style><link rel=stylesheet href=/hit onerror={0}>",
+        "--><object data=/hit onerror={0}></object><!--",
+        "<math><mtext><table><mglyph><style><img src=/hit onerror={0}>",
+        "{{{{ {0} }}}}{{% import os %}}${{{0}}}<%= {0} %>",
+        "<div hx-get=/hit hx-trigger=load hx-on:htmx:load={0}>",
+        "<base href=//hit/><meta http-equiv=refresh content='0;url=/hit'>{0}",
+    ]
+    dresses = [
+        str,
+        str.upper,
+        lambda t: t.replace("<", "<\u200b<"),
+        lambda t: f"polyp {t} polyp",
+        lambda t: t.replace("=", " = "),
+        lambda t: f"%3C&lt;&#60;\\u003c{t}",
+        lambda t: t * 2,
+    ]
+    texts = [dress(shape.format(deed)) for dress in dresses for deed in deeds for shape in shapes]
+    unique = list(dict.fromkeys(texts))[:500]
+    assert len(unique) == 500
+    return unique
+
+
+@pytest.fixture(scope="session")
+def sql_payloads() -> list[str]:
+    """500 texts that would change or show a database to which they were pasted."""
+    quotes = ["'", '"', "`", "\\'", "%27", "')", "\u02bc", "0", "1)", "';"]
+    deeds = [
+        " OR 1=1",
+        " OR 'a'='a",
+        "; DROP TABLE review_values",
+        "; DELETE FROM review_events",
+        "; UPDATE review_raters SET finished_at=1",
+        " UNION SELECT token_sha256,name,3,4,5,6,7 FROM review_raters",
+        "; INSERT INTO review_values VALUES (0,0,'A','realism',9,9,'')",
+        " AND randomblob(1000)",
+        "; ATTACH DATABASE 'x' AS x",
+        "; SELECT pg_sleep(9)",
+    ]
+    ends = ["--", " -- -", "#", "/*", ";"]
+    return [f"{quote}{deed}{end}" for quote in quotes for deed in deeds for end in ends]
+
+
+@pytest.fixture(scope="session")
+def hostile_study(write_study: Callable[..., Study]) -> Callable[..., Study]:
+    """Write a study whose every text is one of the payloads: a page per payload, one image per set."""
+
+    def write(folder: Path, payloads: Sequence[str]) -> Study:
+        base = write_study(folder, num_prompts=1, num_models=1, images_per_set=1)
+        images = base.sets[0].images
+        models = tuple(payloads[:2])
+        ids = [f"p{index:03}" for index in range(len(payloads))]
+        changed = {
+            "title": payloads[0],
+            "briefing": tuple(payloads),
+            "models": models,
+            "aspects": tuple(
+                aspect.model_copy(
+                    update=dict.fromkeys(("name", "question", "lowest_anchor", "highest_anchor"), payload)
+                )
+                for aspect, payload in zip(base.aspects[:2], payloads, strict=False)
+            ),
+            "prompts": tuple(
+                StudyPrompt(prompt_id=i, text=text) for i, text in zip(ids, payloads, strict=True)
+            ),
+            "references": tuple(ImageSet(prompt_id=i, model=REAL, images=images) for i in ids),
+            "sets": tuple(ImageSet(prompt_id=i, model=model, images=images) for i in ids for model in models),
+        }
+        study = base.model_copy(update=changed)
+        study = study.model_copy(update={"digest": digest_of(study.model_dump(mode="json"))})
+        (folder / "study.json").write_text(json.dumps(study.model_dump(mode="json")), encoding="utf-8")
+        return study
+
+    return write

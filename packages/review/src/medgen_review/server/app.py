@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from medgen_review.server.answers import FormError
 from medgen_review.server.images import PreparedImages
 from medgen_review.server.routes import router
-from medgen_review.server.security import Guard
+from medgen_review.server.security import Guard, LoginLimit
 from medgen_review.server.studio import LoggedOutError, Studio
 from medgen_review.store import RatingStore, RefusedError, StoreError
 
@@ -29,7 +29,12 @@ _HEADS = {
 
 
 def create_app(
-    store: RatingStore, images: PreparedImages, *, origins: Collection[str], secure: bool = False
+    store: RatingStore,
+    images: PreparedImages,
+    *,
+    origins: Collection[str],
+    secure: bool = False,
+    limit: LoginLimit | None = None,
 ) -> ASGIApp:
     """Return the studio of one study.
 
@@ -38,9 +43,10 @@ def create_app(
         images: Its images, prepared.
         origins: Under which raters reach it, like `http://127.0.0.1:8000`; all others are refused.
         secure: Whether that is by TLS alone.
+        limit: How often a client may fail to log in.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.studio = Studio(store, images, secure)
+    app.state.studio = Studio(store, images, secure, limit or LoginLimit())
     app.include_router(router)
     app.add_exception_handler(LoggedOutError, _logged_out)
     app.add_exception_handler(RefusedError, _refused)

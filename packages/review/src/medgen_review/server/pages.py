@@ -3,11 +3,14 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from medgen_review.blind_images import ImageNames, ShownImage
 from medgen_review.schedule import REFERENCES, Page, Place, places_on, ranked_letters, value_range
 from medgen_review.store import Value
 from medgen_review.study import RANK, Study
+
+PageState = Literal["complete", "begun", "untouched"]
 
 NO_VALUE = Value(None, 0, "")
 MOST_CHOICES = 21  # beyond, a number is typed
@@ -34,7 +37,7 @@ class Scale:
     @property
     def label(self) -> str:
         """Set and scale, for messages."""
-        return f"{self.set_name}, {self.name}"
+        return f"{self.set_name}, {'place' if self.name == self.set_name else self.name}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Entry:
 
     number: int
     prompt: str
-    done: bool
+    state: PageState
     words: str
 
 
@@ -158,8 +161,8 @@ def scale_view(study: Study, page: Page, place: Place, value: Value, notice: str
         question=aspect.question if aspect else "",
         lowest=lowest,
         highest=highest,
-        lowest_anchor=aspect.lowest_anchor if aspect else "best",
-        highest_anchor=aspect.highest_anchor if aspect else "worst",
+        lowest_anchor=aspect.lowest_anchor if aspect else "",
+        highest_anchor=aspect.highest_anchor if aspect else "",
         choices=choices if len(choices) <= MOST_CHOICES else (),
         value=value.value,
         version=value.version,
@@ -176,8 +179,9 @@ def overview(study: Study, pages: Sequence[Page], open_places: Sequence[Place]) 
     entries = []
     for page in pages:
         missing, asked = left.get(page.number, 0), len(places_on(study, page))
-        words = "complete" if not missing else f"{missing} of {asked} missing"
-        entries.append(Entry(page.number + 1, prompt_text(study, page), not missing, words))
+        state: PageState = "complete" if not missing else "begun" if missing < asked else "untouched"
+        words = {"complete": "complete", "begun": f"{missing} of {asked} missing", "untouched": "not begun"}
+        entries.append(Entry(page.number + 1, prompt_text(study, page), state, words[state]))
     return entries
 
 

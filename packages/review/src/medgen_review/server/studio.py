@@ -49,7 +49,7 @@ class Studio:
     store: RatingStore
     images: PreparedImages
     secure: bool
-    limit: LoginLimit = field(default_factory=LoginLimit)
+    limit: LoginLimit
     _tables: dict[int, Mapping[str, ShownImage]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
