@@ -10,6 +10,7 @@ from medgen_training.interruption import TrainingDivergedError, TrainingInterrup
 from medgen_training.msdm import MsdmTrainConfig, TrainPlan, plan_training
 from medgen_training.train import TrainConfig, train
 from medgen_training.train_log import TrainEvent
+from medgen_training.training_rows import TextVariants
 
 __all__ = [
     "AdapterTrainConfig",
@@ -19,6 +20,7 @@ __all__ = [
     "DitTrainConfig",
     "HldfConfig",
     "MsdmTrainConfig",
+    "TextVariants",
     "TrainConfig",
     "TrainEvent",
     "TrainPlan",

@@ -97,10 +97,15 @@ def _parts_sha256(model: TextToImageModel, *, text: bool) -> str:
 
 @dataclass(frozen=True)
 class PromptTable:
-    """Unique prompts and which of them belong to which image; row 0 is the empty prompt."""
+    """Unique prompts and which of them belong to which image; row 0 is the empty prompt.
+
+    Paraphrases, where an image has some, take the place of its own prompts with a probability.
+    """
 
     prompts: tuple[str, ...]  # P
     rows_of_image: tuple[tuple[int, ...], ...]  # N
+    paraphrase_rows_of_image: tuple[tuple[int, ...], ...] = ()  # N, or none at all
+    paraphrase_probability: float = 0.0
 
     def draw_rows(self, images: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
         """Draw one prompt row per image [B], the empty prompt with probability `dropout`."""
@@ -109,9 +114,18 @@ class PromptTable:
         for image, choice, drop in zip(
             images.tolist(), choices[0].tolist(), choices[1].tolist(), strict=True
         ):
-            candidates = self.rows_of_image[image]
-            rows.append(0 if drop < dropout else candidates[int(choice * len(candidates))])
+            rows.append(0 if drop < dropout else self._row(image, choice))
         return torch.tensor(rows)
+
+    def _row(self, image: int, choice: float) -> int:
+        """Return the row that a uniform number in [0, 1) chooses; one number decides both questions."""
+        candidates, probability = self.rows_of_image[image], self.paraphrase_probability
+        if self.paraphrase_rows_of_image and self.paraphrase_rows_of_image[image]:
+            if choice < probability:
+                candidates, choice = self.paraphrase_rows_of_image[image], choice / probability
+            else:
+                choice = (choice - probability) / (1 - probability)
+        return candidates[min(int(choice * len(candidates)), len(candidates) - 1)]
 
 
 def build_prompt_table(dataset: ImageDataset, texts: Mapping[str, Sequence[str]]) -> PromptTable:

@@ -20,7 +20,10 @@ def training_identity(
     config: BaseModel, images: Tensor, prompts: PromptTable, *, seed: int
 ) -> dict[str, Any]:
     """Return what makes two trainings the same: settings, seed, pixels and texts."""
-    text = repr((prompts.prompts, prompts.rows_of_image)).encode()
+    described: tuple[object, ...] = (prompts.prompts, prompts.rows_of_image)
+    if prompts.paraphrase_rows_of_image:
+        described += (prompts.paraphrase_rows_of_image, prompts.paraphrase_probability)
+    text = repr(described).encode()
     return {
         "config": config.model_dump(mode="json"),
         "seed": seed,

@@ -11,13 +11,14 @@ from medgen_models.class_dit.presets import DIT_PRESETS, DitPresetName
 from medgen_models.families.dit import load_autoencoder, new_dit
 from pydantic import BaseModel, ConfigDict, Field
 
-from medgen_training.cache import build_prompt_table, load_pixels
+from medgen_training.cache import load_pixels
 from medgen_training.claims import claim_folder, training_identity
 from medgen_training.denoiser.batches import build_source, validation_batch, write_first_batch
 from medgen_training.denoiser.config import DenoiserConfig
 from medgen_training.denoiser.trainer import train_denoiser
 from medgen_training.interruption import StopRequest
 from medgen_training.train_log import OnEvent
+from medgen_training.training_rows import TextVariants, training_rows
 
 
 class DitTrainConfig(BaseModel):
@@ -50,6 +51,7 @@ def train_class_dit(
     device: str = "cpu",
     resume: bool = False,
     validation_set: ImageDataset | None = None,
+    variants: TextVariants | None = None,
     on_event: OnEvent | None = None,
     should_stop: StopRequest | None = None,
 ) -> Path:
@@ -62,8 +64,8 @@ def train_class_dit(
     """
     model_dir = train_dir / "model"
     shape = DIT_PRESETS[config.preset]
-    images = load_pixels(dataset, shape.image_size)
-    prompts = build_prompt_table(dataset, texts)
+    rows = training_rows(dataset, load_pixels(dataset, shape.image_size), texts, variants)
+    images, prompts = rows.images, rows.prompts
     identity = training_identity(config, images, prompts, seed=seed)
     claim_folder(train_dir, identity, resume=resume)
     if model_dir.is_dir():

@@ -25,13 +25,14 @@ from torch import Tensor
 
 from medgen_training.autoencoder.config import AutoencoderConfig, Start
 from medgen_training.autoencoder.trainer import train_autoencoder
-from medgen_training.cache import build_prompt_table, load_pixels, to_pixel_values
+from medgen_training.cache import load_pixels, to_pixel_values
 from medgen_training.claims import claim_folder, training_identity
 from medgen_training.denoiser.batches import build_source, validation_batch, write_first_batch
 from medgen_training.denoiser.config import DenoiserConfig
 from medgen_training.denoiser.trainer import train_denoiser
 from medgen_training.interruption import StopRequest
 from medgen_training.train_log import OnEvent
+from medgen_training.training_rows import TextVariants, training_rows
 
 PROMPTS_FOR_STATISTICS = 512  # thousands of tokens: more would not move a mean
 IMAGES_FOR_COMPONENTS = 4096
@@ -88,6 +89,7 @@ def train_msdm(
     device: str = "cpu",
     resume: bool = False,
     validation_set: ImageDataset | None = None,
+    variants: TextVariants | None = None,
     on_event: OnEvent | None = None,
     should_stop: StopRequest | None = None,
 ) -> Path:
@@ -104,6 +106,7 @@ def train_msdm(
         device: `cpu` or `cuda`.
         resume: Go on with what `train_dir` holds.
         validation_set: Held-out images, for `selection: validation-loss`.
+        variants: Paraphrases, and what is said of mirrored images; None: neither.
         on_event: Called about every `log_every` steps.
         should_stop: Asked after every step; True writes a checkpoint and raises `TrainingInterrupted`.
 
@@ -113,8 +116,8 @@ def train_msdm(
     """
     model_dir = train_dir / "model"
     shape = _shape(config)
-    images = load_pixels(dataset, shape.image_size)
-    prompts = build_prompt_table(dataset, texts)
+    rows = training_rows(dataset, load_pixels(dataset, shape.image_size), texts, variants)
+    images, prompts = rows.images, rows.prompts
     identity = training_identity(config, images, prompts, seed=seed)
     claim_folder(train_dir, identity, resume=resume)
     if model_dir.is_dir():

@@ -13,6 +13,7 @@ from medgen_training.class_dit import DitTrainConfig, train_class_dit
 from medgen_training.interruption import StopRequest
 from medgen_training.msdm import MsdmTrainConfig, train_msdm
 from medgen_training.train_log import OnEvent
+from medgen_training.training_rows import TextVariants
 
 TrainConfig = Annotated[MsdmTrainConfig | DitTrainConfig | AdapterTrainConfig, Field(discriminator="family")]
 
@@ -27,6 +28,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     validation_set: ImageDataset | None = None,
+    variants: TextVariants | None = None,
     on_event: OnEvent | None = None,
     should_stop: StopRequest | None = None,
 ) -> Path:
@@ -43,6 +45,7 @@ def train(
         device: `cpu` or `cuda`.
         resume: Go on with what `train_dir` holds.
         validation_set: Held-out images, for `selection: validation-loss` of whole denoisers.
+        variants: Paraphrases, and what is said of mirrored images; None: neither.
         on_event: Called about every `log_every` steps.
         should_stop: Asked after every step; True writes a checkpoint and raises `TrainingInterrupted`.
 
@@ -60,6 +63,7 @@ def train(
             seed=seed,
             device=device,
             resume=resume,
+            variants=variants,
             on_event=on_event,
             should_stop=should_stop,
         )
@@ -73,6 +77,7 @@ def train(
         device=device,
         resume=resume,
         validation_set=validation_set,
+        variants=variants,
         on_event=on_event,
         should_stop=should_stop,
     )

@@ -18,12 +18,13 @@ from medgen_training.adapter.draws import draw_turns, turns_of_step
 from medgen_training.adapter.memory import must_checkpoint
 from medgen_training.adapter.trainer import AdapterData, train_adapter_weights
 from medgen_training.blocks import checkpoint_blocks, compile_blocks
-from medgen_training.cache import PromptTable, build_prompt_table, load_pixels
+from medgen_training.cache import PromptTable, load_pixels
 from medgen_training.claims import claim_folder, training_identity
 from medgen_training.colour_statistics import colour_table
 from medgen_training.contact_sheet import write_contact_sheet
 from medgen_training.interruption import StopRequest
 from medgen_training.train_log import OnEvent, TrainEvent
+from medgen_training.training_rows import TextVariants, training_rows
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def train_adapter(
     seed: int,
     device: str = "cpu",
     resume: bool = False,
+    variants: TextVariants | None = None,
     on_event: OnEvent | None = None,
     should_stop: StopRequest | None = None,
 ) -> Path:
@@ -52,6 +54,7 @@ def train_adapter(
         seed: Seed of the adapter's start, order, noise and dropout.
         device: `cpu` or `cuda`.
         resume: Go on with what `train_dir` holds.
+        variants: Paraphrases, and what is said of mirrored images; None: neither.
         on_event: Called about every `log_every` steps.
         should_stop: Asked after every step; True writes a checkpoint and raises `TrainingInterrupted`.
 
@@ -67,8 +70,9 @@ def train_adapter(
     accelerator = Accelerator(cpu=device == "cpu")
     facts = base_facts(config)
     model = load_pretrained(facts, dtype=config.base_dtype, device=str(accelerator.device))
-    images = load_pixels(dataset, model.image_size, policy=config.fit, allow_upscaling=config.allow_upscaling)
-    prompts = build_prompt_table(dataset, texts)
+    pixels = load_pixels(dataset, model.image_size, policy=config.fit, allow_upscaling=config.allow_upscaling)
+    rows = training_rows(dataset, pixels, texts, variants)
+    images, prompts = rows.images, rows.prompts
     identity = training_identity(config, images, prompts, seed=seed)
     with accelerator.main_process_first():  # what the main process has just claimed, the others go on with
         claim_folder(train_dir, identity, resume=resume or not accelerator.is_main_process)
@@ -92,7 +96,7 @@ def train_adapter(
             ),
             prompts=prompts,
             colours=colour_table(images, unbiased=config.hldf is None or config.hldf.unbiased_std),
-            record_ids=[record.record_id for record in dataset.records],
+            record_ids=rows.record_ids,
         )
     if model.decodes_to_pixels and accelerator.is_main_process:
         _write_first_batch(model, data, config, train_dir, seed=seed)
@@ -141,6 +145,8 @@ def prepare_model(
     """Freeze a model and put adapters into it, with the dropout that the config wants; return their sizes."""
     for module in model.components().values():
         module.requires_grad_(False).eval()
+    # Convolutions, and those of U-Nets alone, run faster on it; nothing else has weights of four dimensions.
+    model.denoiser.to(memory_format=torch.channels_last)
     sizes = add_adapters(model.components(), config.adapter, family=config.family, seed=seed)
     for part in sizes:
         if config.text_encoder_dropout and part.startswith("text_encoder"):
