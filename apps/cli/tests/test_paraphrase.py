@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from medgen_captioning.clinical_facts import accepts
 from medgen_captioning.paraphrasing import paraphrase_files
+from medgen_captioning.tiny.server import tiny_server
+from medgen_captioning.tiny.text_model import write_tiny_llama
 from medgen_data.phantoms import write_phantom_dataset
 
 Call = Callable[..., Any]
@@ -80,7 +82,11 @@ def test_captions_and_data_sets_are_sources_too(medgen: Call, tmp_path: Path) ->
 def test_a_dry_run_counts_and_writes_nothing(medgen: Call, write: Call, tmp_path: Path) -> None:
     source, out = write("prompts.csv", TABLE), tmp_path / "p.csv"
     ran = medgen("paraphrase", source, "--out", out, "--per-prompt", 5, "--dry-run", "--json")
-    assert json.loads(ran.stdout) == {"num_images": 4, "num_prompts": 3, "num_done": 0, "num_wanted": 15}
+    counts = {"num_images": 4, "num_prompts": 3, "num_done": 0, "num_wanted": 15}
+    assert json.loads(ran.stdout) == {**counts, "most_answers": 0}
+    asked = ["--method", "llm", "--model", "nowhere", "--dry-run", "--json"]
+    ran = medgen("paraphrase", source, "--out", out, "--per-prompt", 5, *asked)
+    assert json.loads(ran.stdout) == {**counts, "most_answers": 12}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.csv"]
 
 
@@ -149,6 +155,15 @@ def test_what_states_something_else_is_kept_out_and_told(
         ("p.txt", "One polyp.\n", ["--p", "0.5"], 2, "probability belongs to strategy"),
         ("p.txt", "One polyp.\n", ["--method", "oracle"], 2, "paraphrase.method"),
         ("p.txt", "One polyp.\n", ["--per-prompt", "0"], 2, "paraphrase.per_prompt"),
+        ("p.txt", "One polyp.\n", ["--model", "m"], 2, "have no meaning without --method llm"),
+        ("p.txt", "One polyp.\n", ["--method", "llm"], 2, "language_model belongs to method llm"),
+        (
+            "p.txt",
+            "One polyp.\n",
+            ["--method", "llm", "--model", "m", "--base-url", "https://api.example.org/v1"],
+            3,
+            "api.example.org, which is not this machine",
+        ),
         ("p.txt", "Zebra.\n", [], 3, "none of 1 prompts could be paraphrased"),
     ],
 )
@@ -166,6 +181,82 @@ def test_bad_input_is_one_clear_error(
     source, out = write(name, content), tmp_path / "out.csv"
     assert message in one_clear_error(medgen("paraphrase", source, "--out", out, *flags), code)
     assert not out.exists()
+
+
+def answers(body: dict[str, Any]) -> str:
+    """Answer as a model would: right for one polyp, wrong for no polyps."""
+    prompt = body["messages"][0]["content"][0]["text"].partition("Sentence: ")[2]
+    written = {
+        "Generate an image with 1 polyp.": ["Create a picture of one polyp.", "Show a lone polyp."],
+        "Generate an image with no polyps.": ["Create a picture of two polyps."],
+    }
+    return json.dumps({"paraphrases": written.get(prompt, [])})
+
+
+PROMPTS = "Generate an image with 1 polyp.\nGenerate an image with no polyps.\n"
+
+
+def of_server(url: str, *more: str) -> list[str]:
+    quick = ["timeout_s=0.5", "backoff_s=0.01", "max_tries=2"]
+    sets = [f"--set=paraphrase.language_model.server.{each}" for each in quick]
+    return ["--method", "llm", "--model", "tiny", "--base-url", url, *sets, *more]
+
+
+def test_a_model_on_a_server_is_judged_and_asked_once(
+    medgen: Call, write: Call, tmp_path: Path, one_clear_error: Call
+) -> None:
+    source, out = write("prompts.txt", PROMPTS), tmp_path / "p.csv"
+    with tiny_server(answer=answers) as server:
+        flags = of_server(server.base_url, "--set=paraphrase.language_model.max_attempts=2")
+        ran = medgen("paraphrase", source, "--out", out, "--json", *flags)
+        assert "1 prompts have no paraphrase" in one_clear_error(ran, 4)
+        assert [row["Paraphrase"] for row in rows_of(out)] in (
+            [["Create a picture of one polyp."], ["Show a lone polyp."]]
+        )
+        assert json.loads(ran.stdout)["num_rejected"] == 1
+        assert (
+            "polyp is stated as absent in the original, as present"
+            in (tmp_path / "p.rejected.jsonl").read_text()
+        )
+        num_requests = server.num_requests
+        first = out.read_bytes()
+        medgen("paraphrase", source, "--out", out, *flags)
+        assert (server.num_requests, out.read_bytes()) == (num_requests, first)
+
+
+def test_a_server_that_was_down_is_asked_again(
+    medgen: Call, write: Call, tmp_path: Path, one_clear_error: Call
+) -> None:
+    source, out = write("prompts.txt", "Generate an image with 1 polyp.\n"), tmp_path / "p.csv"
+    with tiny_server(answer=answers) as server:
+        port_url = server.base_url
+    message = one_clear_error(medgen("paraphrase", source, "--out", out, *of_server(port_url)), 3)
+    assert "none of 1 prompts could be paraphrased" in message
+    with tiny_server(fault=lambda _: "wrong-key") as server:
+        message = one_clear_error(medgen("paraphrase", source, "--out", out, *of_server(server.base_url)), 3)
+    assert "check the key" in message
+    with tiny_server(answer=answers) as server:
+        assert medgen("paraphrase", source, "--out", out, *of_server(server.base_url)).exit_code == 0
+
+
+def test_a_model_of_this_machine_that_writes_no_list_is_told(
+    medgen: Call, write: Call, tmp_path: Path, one_clear_error: Call
+) -> None:
+    source, out = write("prompts.txt", PROMPTS), tmp_path / "p.csv"
+    folder = write_tiny_llama(tmp_path / "llama")
+    decoding = '{"max_new_tokens": 8}'
+    flags = ["--method", "llm", "--model", folder, "--set", "paraphrase.language_model.max_attempts=1"]
+    flags += [
+        "--set",
+        f"paraphrase.language_model.text_model.decoding={decoding}",
+        "--set",
+        "paraphrase.language_model.text_model.dtype=float32",
+    ]
+    message = one_clear_error(medgen("paraphrase", source, "--out", out, *flags), 3)
+    assert "none of 2 prompts could be paraphrased" in message
+    assert "must be a JSON object" in message
+    flags[3] = tmp_path / "nowhere"
+    assert "nowhere" in one_clear_error(medgen("paraphrase", source, "--out", out, *flags), 5)
 
 
 def test_the_working_file_is_not_left_behind(medgen: Call, write: Call, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from medgen_captioning import CaptionConfig
+from medgen_captioning.language_model import LanguageModelConfig
 from medgen_captioning.paraphrasing.strategies import ParaphraseConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -90,19 +91,28 @@ class ParaphraseSettings(ParaphraseConfig):
     """Other words for the texts that are trained on.
 
     Attributes:
-        method: `grammar` needs no model; `file` reads a table `Filename,Prompt,Paraphrase`.
+        method: `grammar` needs no model; `llm` asks a language model; `file` reads a table
+            `Filename,Prompt,Paraphrase`.
         file: The table of method `file`.
+        language_model: Who is asked with method `llm`.
         per_prompt: Paraphrases of each prompt, shared by its images; None: one for each image.
     """
 
-    method: Literal["grammar", "file"] = "grammar"
+    method: Literal["grammar", "llm", "file"] = "grammar"
     file: Path | None = None
+    language_model: LanguageModelConfig | None = None
     per_prompt: int | None = Field(default=None, ge=1, le=1000)
 
     @model_validator(mode="after")
-    def _file_where_it_belongs(self) -> "ParaphraseSettings":
+    def _source_of_the_method(self) -> "ParaphraseSettings":
         if (self.method == "file") != (self.file is not None):
             raise ValueError(f"file belongs to method file; got method {self.method} with file {self.file}")
+        if (self.method == "llm") != (self.language_model is not None):
+            given = "none" if self.language_model is None else "one"
+            raise ValueError(
+                f"language_model belongs to method llm, with text_model or server; got method {self.method} with "
+                f"{given}"
+            )
         return self
 
 

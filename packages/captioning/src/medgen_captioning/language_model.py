@@ -146,6 +146,7 @@ class LanguageModelParaphraser:
         self._allow_egress = allow_egress
         self._accept = accept
         self._on_prompt = on_prompt
+        self._local: Engine | None = None
         if config.server is not None:
             check_egress(config.server.base_url, allow_egress)
 
@@ -196,6 +197,8 @@ class LanguageModelParaphraser:
             )
             return ConcurrentEngine(_asks(server), self.config.server.concurrency, server)
         assert self.config.text_model is not None
+        if self._local is not None:
+            return self._local
         try:
             from medgen_captioning.text_model import open_text_engine
         except ImportError as error:
@@ -203,7 +206,9 @@ class LanguageModelParaphraser:
                 f"a language model in this process needs a library that is missing ({error}); install "
                 "medgen-captioning[local]"
             ) from error
-        return open_text_engine(self.config.text_model, self.writer, self._cache, JSON_OPENING)
+        # Its weights are read once, however often this is called.
+        self._local = open_text_engine(self.config.text_model, self.writer, self._cache, JSON_OPENING)
+        return self._local
 
 
 class _Gathering:

@@ -32,7 +32,10 @@ def paraphrase(
         Path,
         typer.Option("--out", metavar="FILE", help="The table Filename,Prompt,Paraphrase to write (.csv)."),
     ],
-    method: Annotated[str | None, typer.Option("--method", help="grammar.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="grammar (no model), or llm (a language model here or on a server)."),
+    ] = None,
     per_prompt: Annotated[
         int | None,
         typer.Option("--per-prompt", help="Paraphrases of each prompt; as many as it has images by default."),
@@ -47,6 +50,26 @@ def paraphrase(
     probability: Annotated[
         float | None, typer.Option("--p", help="How often replace_random replaces, between 0 and 1.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="Hub name or folder of the model, or its name on the server (method llm)."
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", metavar="URL", help="OpenAI-compatible endpoint (method llm)."),
+    ] = None,
+    allow_egress: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-egress", metavar="HOST", help="Prompts may be sent to this host; again for more."
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="FILE", help="Where answers are kept; beside the table by default."),
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -59,15 +82,21 @@ def paraphrase(
 
     A paraphrase that states other facts than its prompt is not taken; FILE with .rejected.jsonl says which and why.
 
-    Run the same command again to continue a table that an interrupted run left.
+    Run the same command again to continue a table that an interrupted run left. Answers of a model are kept by
+    content: none is paid for twice.
     """
     from medgen_captioning.paraphrasing import read_image_texts
 
     from medgen_cli.sections import load_section, recipe_seed
     from medgen_cli.settings import ParaphraseSettings
-    from medgen_cli.stages.paraphrases import make_paraphrases, plan_of_paraphrases
+    from medgen_cli.stages.paraphrases import (
+        ModelAccess,
+        make_paraphrases,
+        most_answers,
+        plan_of_paraphrases,
+    )
 
-    changes = overrides or []
+    changes = [*(overrides or []), *_changes_of_model(config, overrides or [], method, model, base_url)]
     flags = {
         "method": method,
         "per_prompt": per_prompt,
@@ -78,15 +107,17 @@ def paraphrase(
         "paraphrase", ParaphraseSettings, config_file=config, overrides=changes, flags=flags
     )
     if settings.method == "file":
-        raise UsageError("paraphrase.method: file has its paraphrases already; choose grammar")
+        raise UsageError("paraphrase.method: file has its paraphrases already; choose grammar or llm")
     images, left_out = read_image_texts(source)
     chosen_seed = recipe_seed(config, changes, seed)
     if dry_run:
-        plan = asdict(plan_of_paraphrases(images, out, settings, seed=chosen_seed))
-        print_result(plan, as_json=as_json, lines=[f"{name}: {value}" for name, value in plan.items()])
+        plan = plan_of_paraphrases(images, out, settings, seed=chosen_seed)
+        planned = {**asdict(plan), "most_answers": most_answers(plan, settings)}
+        print_result(planned, as_json=as_json, lines=[f"{name}: {value}" for name, value in planned.items()])
         return
     with ProgressLine("paraphrase") as progress:
-        done = make_paraphrases(images, out, settings, seed=chosen_seed, on_progress=progress)
+        access = ModelAccess(cache, tuple(allow_egress or ()))
+        done = make_paraphrases(images, out, settings, seed=chosen_seed, access=access, on_progress=progress)
     result: dict[str, Any] = {
         "paraphrases": str(out),
         "num_prompts": done.num_written + done.num_reused,
@@ -101,6 +132,28 @@ def paraphrase(
         lines.append(f"{result['texts']}: {result['num_texts']} texts, strategy {settings.strategy}")
     print_result(result, as_json=as_json, lines=lines)
     _fail_if_partial(left_out, [p for p in done.problems if p.code == "no-paraphrase"], out)
+
+
+def _changes_of_model(
+    config: Path | None, changes: list[str], method: str | None, model: str | None, base_url: str | None
+) -> list[str]:
+    """Return `--model` and `--base-url` as `--set` changes of the section that they mean."""
+    from medgen_cli.config_files import apply_overrides, read_yaml
+
+    if model is None and base_url is None:
+        return []
+    section: Any = apply_overrides(read_yaml(config) if config else {}, changes).get("paraphrase") or {}
+    known = section if isinstance(section, dict) else {}
+    if (method or known.get("method")) != "llm":
+        raise UsageError("--model and --base-url have no meaning without --method llm")
+    models = known.get("language_model") or {}
+    who = "server" if base_url is not None or "server" in models else "text_model"
+    flags = {"model": model, "base_url": base_url}
+    return [
+        f"paraphrase.language_model.{who}.{name}={value}"
+        for name, value in flags.items()
+        if value is not None
+    ]
 
 
 def _mixed_texts(

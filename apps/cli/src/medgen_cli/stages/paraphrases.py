@@ -1,11 +1,19 @@
 """Paraphrases: other words for the prompts of images, beside the captions."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from medgen_captioning.caption_cache import CaptionCache
+from medgen_captioning.language_model import LanguageModelParaphraser
 from medgen_captioning.paraphrasing import (
     ImageText,
     ParaphraseConfig,
+    ParaphrasePlan,
+    Paraphraser,
     ParaphraseRun,
     apply_strategy,
     grammar_paraphrases,
@@ -14,10 +22,23 @@ from medgen_captioning.paraphrasing import (
     read_paraphrases,
     write_image_texts,
 )
-from medgen_captioning.paraphrasing.paraphrase_files import ParaphrasePlan
+from medgen_data.problems import DataError
 
 from medgen_cli.run_folder import lock_folder
 from medgen_cli.settings import ParaphraseSettings
+
+
+@dataclass(frozen=True)
+class ModelAccess:
+    """What a run with a language model may do, which is no matter of a recipe.
+
+    Attributes:
+        cache_file: Where its answers are kept; None: beside the table.
+        allow_egress: Hosts besides this machine that prompts may be sent to.
+    """
+
+    cache_file: Path | None = None
+    allow_egress: Collection[str] = ()
 
 
 def make_paraphrases(
@@ -26,6 +47,7 @@ def make_paraphrases(
     settings: ParaphraseSettings,
     *,
     seed: int,
+    access: ModelAccess = ModelAccess(),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ParaphraseRun:
     """Write the table `Filename,Prompt,Paraphrase`; continues what an interrupted run left.
@@ -37,16 +59,24 @@ def make_paraphrases(
         UsageError: If another process writes the same table.
     """
     table_file.parent.mkdir(parents=True, exist_ok=True)
-    with lock_folder(table_file.parent, f".{table_file.name}.lock"):
-        return paraphrase_rows(
-            images,
-            grammar_paraphrases,
-            table_file,
-            method=_method_name(settings),
-            seed=seed,
-            num=settings.per_prompt,
-            on_progress=on_progress,
-        )
+    with (
+        lock_folder(table_file.parent, f".{table_file.name}.lock"),
+        _paraphraser(settings, table_file, access) as paraphraser,
+    ):
+        try:
+            return paraphrase_rows(
+                images,
+                paraphraser,
+                table_file,
+                method=_method_name(settings),
+                seed=seed,
+                num=settings.per_prompt,
+                on_progress=on_progress,
+            )
+        except DataError as error:
+            if isinstance(paraphraser, LanguageModelParaphraser) and paraphraser.failures:
+                raise DataError(f"{error}; the model: {next(iter(paraphraser.failures.values()))}") from error
+            raise
 
 
 def plan_of_paraphrases(
@@ -56,6 +86,12 @@ def plan_of_paraphrases(
     return plan_paraphrases(
         images, table_file, method=_method_name(settings), seed=seed, num=settings.per_prompt
     )
+
+
+def most_answers(plan: ParaphrasePlan, settings: ParaphraseSettings) -> int:
+    """Return how many answers of a language model a plan needs at most, if none is kept from before."""
+    model = settings.language_model
+    return 0 if model is None else (plan.num_prompts - plan.num_done) * model.max_attempts
 
 
 def write_mixed_texts(
@@ -73,5 +109,22 @@ def write_mixed_texts(
     return len(texts)
 
 
+@contextmanager
+def _paraphraser(
+    settings: ParaphraseSettings, table_file: Path, access: ModelAccess
+) -> Iterator[Paraphraser]:
+    model = settings.language_model
+    if model is None:
+        yield grammar_paraphrases
+        return
+    key = os.environ.get(model.server.api_key_env) if model.server is not None else None
+    with CaptionCache(access.cache_file or table_file.with_suffix(".cache.sqlite")) as cache:
+        yield LanguageModelParaphraser(model, cache, api_key=key or None, allow_egress=access.allow_egress)
+
+
 def _method_name(settings: ParaphraseSettings) -> str:
-    return f"{settings.method} 1"
+    """Name the method with all that decides what it writes, so that work of another one is not mixed in."""
+    model = settings.language_model
+    if model is None:
+        return f"{settings.method} 1"
+    return f"llm {hashlib.sha256(model.model_dump_json().encode()).hexdigest()[:16]}"

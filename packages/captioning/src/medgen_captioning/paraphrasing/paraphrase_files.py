@@ -193,11 +193,14 @@ def plan_paraphrases(
 
 
 def _still_good(entries: Sequence[_Done], counts: Counter[str], num: int | None) -> dict[str, _Done]:
-    """Return by prompt what an interrupted run found; not where it asked for fewer than are wanted now."""
+    """Return by prompt what an interrupted run found.
+
+    Not where it asked for fewer than are wanted now, and not where it found none: a server may have been down.
+    """
     return {
         entry.prompt: entry
         for entry in entries
-        if entry.prompt in counts and entry.wanted >= (num or counts[entry.prompt])
+        if entry.accepted and entry.prompt in counts and entry.wanted >= (num or counts[entry.prompt])
     }
 
 
