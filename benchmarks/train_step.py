@@ -4,9 +4,10 @@
 
 Both sides take the same weights, images, prompts, noise and noise levels, in turns in one process. The reference
 step does what the example scripts of the field do: it opens and crops the image, encodes image and prompt, computes
-every block a second time on the way back, and reads the loss at every step; its optimizer is not fused. Ours is the
-step of `medgen train`. Printed are images/s, the operators of a step, the peak of its memory above the weights, the
-ratio, and how far apart the gradients are.
+every block a second time on the way back, and reads the loss at every step; its optimizer is not fused. Ours is
+the step of `medgen train`, as it is and with `compile_blocks: true`; the faster one is judged. Printed are
+images/s, the operators of a step, the peak of its memory above the weights, the ratio, and how far apart the
+gradients are.
 
 Default: miniatures of the real classes whose FLOPs stand to each other as those of the real models do. `--quick`:
 few steps of small images, where only gradients and pixels are judged. `--full`: full-size random weights at 512 px
@@ -49,7 +50,7 @@ from medgen_training.adapter.batches import condition_source, latent_source
 from medgen_training.adapter.draws import draw_turns, turns_of_step
 from medgen_training.adapter.run import prepare_model
 from medgen_training.adapter.trainer import AdapterData, add_colour_gradients, step_gradients
-from medgen_training.blocks import checkpoint_blocks
+from medgen_training.blocks import checkpoint_blocks, compile_blocks
 from medgen_training.cache import build_prompt_table, load_pixels
 from medgen_training.colour_statistics import colour_table
 from torch import Tensor, nn
@@ -100,25 +101,25 @@ def small_autoencoder(width: int) -> AutoencoderKL:
 
 
 def small_sd(image_size: int) -> StableDiffusionModel:
-    """Return Stable Diffusion 1.5 with every width divided by four."""
+    """Return Stable Diffusion 1.5 with half the widths and half the attention heads."""
     tokenizer = tiny_clip_tokenizer(max_tokens=77)
     text_model = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=96, intermediate_size=384, num_hidden_layers=4,
-            num_attention_heads=4, max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id,
+            vocab_size=len(tokenizer), hidden_size=384, intermediate_size=1536, num_hidden_layers=12,
+            num_attention_heads=6, max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
     unet = UNet2DConditionModel(
         sample_size=image_size // 8,
-        block_out_channels=(80, 160, 320, 320),
+        block_out_channels=(160, 320, 640, 640),
         layers_per_block=2,
-        cross_attention_dim=96,
-        attention_head_dim=8,
+        cross_attention_dim=384,
+        attention_head_dim=4,  # the number of heads, whatever its name
         norm_num_groups=16,
     )
     return StableDiffusionModel(
-        small_autoencoder(32), unet, PromptEncoder(text_model, tokenizer, 77, uses_mask=False), sd_noise()
+        small_autoencoder(64), unet, PromptEncoder(text_model, tokenizer, 77, uses_mask=False), sd_noise()
     )
 
 
@@ -210,6 +211,8 @@ class OurStep:
     ) -> None:
         self.config = config
         self.model, self.parameters = adapted_model(case, config, options)
+        if config.compile_blocks:
+            compile_blocks(self.model.denoiser)
         images = load_pixels(dataset, self.model.image_size)
         prompts = build_prompt_table(dataset, {record.record_id: record.text for record in dataset.records})
         self.data = AdapterData(
@@ -428,19 +431,14 @@ def compare_steps(case: Case, dataset: ImageDataset, options: argparse.Namespace
     ours = OurStep(case, config, dataset, options, folder / case.name)
     theirs = PublishedStep(case, config, dataset, options)
     print(f"\n{case.name}: {proportions(case.family, ours.model)}")
-    differences = []
-    for step in range(2):
-        ours.gradients(step)
-        theirs.gradients(step)
-        pairs = [[parameter.grad.clone() for parameter in side.parameters] for side in (ours, theirs)]
-        differences.append(largest_difference(*pairs))
-        for side in (ours, theirs):
-            side.optimizer.zero_grad()
-    sides: dict[str, Callable[[int], None]] = {"ours": ours, "published": theirs}
+    sides: dict[str, OurStep | PublishedStep] = {"ours": ours, "published": theirs}
     if not options.quick:
+        compiled = config.model_copy(update={"compile_blocks": True})
+        sides["ours, blocks compiled"] = OurStep(case, compiled, dataset, options, folder / case.name)
         sides["published, no checkpointing"] = PublishedStep(
             case, config, dataset, options, checkpointing=False
         )
+    differences = [gradient_difference(side, theirs) for side in sides.values() if side is not theirs]
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for step in range(options.warm_up + options.steps):
         for name, take_step in sides.items():
@@ -454,15 +452,30 @@ def compare_steps(case: Case, dataset: ImageDataset, options: argparse.Namespace
             f"  {name:>28}: {1 / step_s[name]:8.2f} images/s  {operators:6,} operators a step  "
             f"{peak / 2**20:8.1f} MiB above the weights"
         )
-    ratio = step_s["published"] / step_s["ours"]
+    ratios = {name: step_s["published"] / step_s[name] for name in sides if name.startswith("ours")}
+    ratio = max(ratios.values())
     bar = case.bar_on_gpu if options.full else case.bar
     same = max(differences) <= options.tolerance
     print(
         f"  largest relative difference of the gradients: {max(differences):.1e} (at most {options.tolerance:.0e})"
     )
     colour_is_cheap = colour_cost(ours, step_s["ours"], options) if case.adapts_text else True
-    print(f"  ratio {ratio:.2f} {verdict(ratio >= bar, f'bar {bar}', options)}")
+    each = ", ".join(f"{name} {value:.2f}" for name, value in ratios.items())
+    print(f"  ratio to the published step: {each} {verdict(ratio >= bar, f'bar {bar}', options)}")
     return same and (options.quick or (ratio >= bar and colour_is_cheap))
+
+
+def gradient_difference(side: OurStep | PublishedStep, reference: PublishedStep) -> float:
+    """Return the largest relative difference of the gradients of two sides over two steps."""
+    differences = []
+    for step in range(2):
+        for each in (side, reference):
+            each.gradients(step)
+        pairs = [[parameter.grad.clone() for parameter in each.parameters] for each in (side, reference)]
+        differences.append(largest_difference(*pairs))
+        for each in (side, reference):
+            each.optimizer.zero_grad()
+    return max(differences)
 
 
 def colour_cost(ours: OurStep, step_s: float, options: argparse.Namespace) -> bool:
