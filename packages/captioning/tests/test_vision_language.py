@@ -3,7 +3,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import transformers
 from medgen_captioning.config import (
     CaptionConfig,
@@ -16,6 +15,7 @@ from medgen_captioning.model_files import MissingModelError, UnusableModelError
 from medgen_captioning.prompts import description_request, simple_caption
 from medgen_captioning.run import caption_dataset, plan_dataset
 from medgen_captioning.tiny.t5 import write_tiny_t5
+from medgen_captioning.tiny.teaching import teach
 from medgen_captioning.tiny.vision_language import write_tiny_llava_next, write_tiny_ovis2
 from medgen_captioning.vision_language import VisionLanguageModel
 from medgen_data.captions import read_captions
@@ -55,29 +55,13 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
 def taught(tmp_path_factory: pytest.TempPathFactory, few: ImageDataset) -> Path:
     """A LLaVA-NeXT that was taught by heart to answer the requests about `few`."""
     folder = write_tiny_llava_next(tmp_path_factory.mktemp("models") / "taught", width=64)
-    model = VisionLanguageModel(config_of(folder, GREEDY))
-    network = AutoModelForImageTextToText.from_pretrained(folder).train()
-    records = {record.label: record for record in few.records}
-    texts, starts = [], []
-    for label in records:
-        request = model._wrap(description_request("endoscopic", label), "")
-        texts.append(f"{request}{simple_caption('endoscopic', label)}{ENDING}</s>")
-        starts.append(request)
-    images = [[decode_image(few.image_file(record))] for record in records.values()]
-    batch = model._processor(images=images, text=texts, padding=True, return_tensors="pt")
-    asked = model._processor(images=images, text=starts, padding=True, return_tensors="pt")
-    lengths = batch["attention_mask"].sum(dim=1) - asked["attention_mask"].sum(dim=1)
-    place = torch.arange(batch["input_ids"].shape[1])
-    answered = place >= (len(place) - lengths)[:, None]
-    labels = batch["input_ids"].where(answered, -100)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for _ in range(200):
-        loss = network(**batch, labels=labels).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.05, f"the miniature did not learn its answers: loss {loss:.2f}"
-    network.save_pretrained(folder)
+    records = list({record.label: record for record in few.records}.values())
+    teach(
+        folder,
+        [decode_image(few.image_file(record)) for record in records],
+        [description_request("endoscopic", record.label) for record in records],
+        [f"{simple_caption('endoscopic', record.label)}{ENDING}" for record in records],
+    )
     return folder
 
 

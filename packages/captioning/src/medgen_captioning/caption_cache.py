@@ -160,6 +160,11 @@ class CaptionCache:
             rows = self._connection.execute("SELECT key FROM ledger WHERE outcome IS NULL ORDER BY id")
             return [str(row[0]) for row in rows]
 
+    def keys(self) -> set[str]:
+        """Return the keys of all stored answers."""
+        with self._lock:
+            return {str(row[0]) for row in self._connection.execute("SELECT key FROM answers")}
+
     def num_answers(self) -> int:
         """Return the number of stored answers."""
         with self._lock:

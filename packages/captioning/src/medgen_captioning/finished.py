@@ -17,7 +17,15 @@ from medgen_data.image_folder import ImageDataset
 from medgen_data.problems import DataError, Problem
 
 from medgen_captioning.config import CaptionConfig
-from medgen_captioning.shards import assemble, finish_part, part_of, parts_there, remove_parts, take_shard
+from medgen_captioning.shards import (
+    assemble,
+    finish_part,
+    part_of,
+    parts_there,
+    problems_of,
+    remove_parts,
+    take_shard,
+)
 
 # Raised with every change that gives another text for the same pixels.
 _VERSION = 1
@@ -35,6 +43,7 @@ class CaptionRun:
         num_in_doubt: Requests to a server without a known outcome: a run was killed while they were in flight.
         quarantine_file: Where the drafts are that failed the checks, with reasons; None if none failed for good.
         num_shards_missing: Other shards that are not done yet; while there are some, the captions lie in parts.
+        problems_file: Where the problems of this shard are as long as others are missing.
     """
 
     num_written: int
@@ -44,6 +53,7 @@ class CaptionRun:
     num_in_doubt: int = 0
     quarantine_file: Path | None = None
     num_shards_missing: int = 0
+    problems_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class Target:
             write_jsonl_atomic(self.file, (row.model_dump(mode="json") for row in ordered))
         if self.shard[1] == 1:
             if not ordered:
-                raise _none(run.problems)
+                raise _none(run.problems, run.quarantine_file)
             remove_parts(parts_there(self.captions_file))
             return run
         finish_part(self.file, run.problems)
@@ -106,9 +116,10 @@ class Target:
         earlier = read_captions(self.captions_file) if self.captions_file.exists() else {}
         missing = assemble(self.dataset, self.captions_file, self.shard[1], earlier.values())
         if isinstance(missing, int):
-            return replace(run, num_shards_missing=missing)
+            problems_file = problems_of(self.file) if missing else None
+            return replace(run, num_shards_missing=missing, problems_file=problems_file)
         if not self.captions_file.exists():
-            raise _none(missing.problems)
+            raise _none(missing.problems, missing.quarantine_file)
         return replace(run, problems=missing.problems, quarantine_file=missing.quarantine_file)
 
 
@@ -154,5 +165,6 @@ def reusable_rows(
     return rows
 
 
-def _none(problems: tuple[Problem, ...]) -> DataError:
-    return DataError(f"none of {len(problems)} images could be captioned; the first: {problems[0]}")
+def _none(problems: tuple[Problem, ...], quarantine_file: Path | None) -> DataError:
+    drafts = f"; the rejected drafts are in {quarantine_file}" if quarantine_file is not None else ""
+    return DataError(f"none of {len(problems)} images could be captioned; the first: {problems[0]}{drafts}")

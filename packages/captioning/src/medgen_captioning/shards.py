@@ -76,7 +76,7 @@ def parts_there(captions_file: Path) -> list[Path]:
 
 def finish_part(part: Path, problems: Iterable[Problem]) -> None:
     """Say that a shard is done, and what it could not caption."""
-    write_jsonl_atomic(_problems_of(part), (problem.model_dump(mode="json") for problem in problems))
+    write_jsonl_atomic(problems_of(part), (problem.model_dump(mode="json") for problem in problems))
 
 
 def assemble(
@@ -94,7 +94,7 @@ def assemble(
         earlier: Rows that were in the target before.
     """
     parts = [part_of(captions_file, (index, num_shards)) for index in range(num_shards)]
-    missing = sum(not _problems_of(part).is_file() for part in parts)
+    missing = sum(not problems_of(part).is_file() for part in parts)
     if missing:
         return missing
     rows = {row.record_id: row for row in earlier}
@@ -103,10 +103,10 @@ def assemble(
     try:
         for part in parts:
             rows |= read_captions(part) if part.is_file() else {}
-            problems += [problem for _, problem in iterate_jsonl(_problems_of(part), Problem)]
+            problems += [problem for _, problem in iterate_jsonl(problems_of(part), Problem)]
             quarantined += _json_lines(quarantine_file_of(part))
     except (DataError, FileNotFoundError):
-        if all(_problems_of(part).is_file() for part in parts):
+        if all(problems_of(part).is_file() for part in parts):
             raise
         return 0  # another shard, done in the same moment, has put them together
     places = {record.file_name: place for place, record in enumerate(dataset.records)}
@@ -127,7 +127,7 @@ def assemble(
 def remove_parts(parts: Iterable[Path]) -> None:
     """Delete parts, and what lies beside them: it is in the target."""
     for part in parts:
-        for file in (part, quarantine_file_of(part), _problems_of(part)):
+        for file in (part, quarantine_file_of(part), problems_of(part)):
             with contextlib.suppress(FileNotFoundError):
                 file.unlink()
 
@@ -140,7 +140,8 @@ def _place(dataset: ImageDataset, record: ImageRecord) -> int:
     return int(digest[:16], 16)
 
 
-def _problems_of(part: Path) -> Path:
+def problems_of(part: Path) -> Path:
+    """Return where a part says that it is done, and what it could not caption."""
     return part.with_name(f"{part.stem}.problems.jsonl")
 
 
