@@ -7,10 +7,12 @@ from medgen_review.statistics.agreement import (
     Array,
     Level,
     Weights,
+    confusion,
     intraclass_correlation,
     krippendorff_alpha,
     mean_pairwise_kappa,
     mean_squares,
+    resampled_kappa,
     weighted_kappa,
 )
 from medgen_review.statistics.intervals import UndefinedStatisticError
@@ -203,3 +205,14 @@ def test_alpha_and_kappa_say_why_they_do_not_exist() -> None:
         weighted_kappa(np.full(4, 3.0), np.full(4, 3.0), "linear", num_values=11)
     with pytest.raises(UndefinedStatisticError, match="no two raters"):
         mean_pairwise_kappa(np.full((4, 2), 3.0), "linear", num_values=11)
+
+
+def test_resampled_kappa_is_kappa_of_the_drawn_prompts() -> None:
+    values = ratings(3, raters=2).reshape(10, 3, 2)  # ten prompts of three sets
+    tables = np.stack([confusion(prompt[:, 0], prompt[:, 1], 11) for prompt in values])
+    weights = np.random.default_rng(0).multinomial(10, np.full(10, 0.1), size=5).astype(np.float64)
+    found = resampled_kappa(tables, weights, "linear")
+    for sample, weight in zip(found, weights, strict=True):
+        drawn = np.repeat(values, weight.astype(int), axis=0).reshape(-1, 2)
+        expected = cohen_kappa_score(drawn[:, 0], drawn[:, 1], weights="linear", labels=range(11))
+        assert sample == pytest.approx(expected, abs=1e-9)

@@ -232,7 +232,8 @@ def weighted_kappa(first: Array, second: Array, weights: Weights, *, num_values:
     both = np.isfinite(first) & np.isfinite(second)
     if not both.any():
         raise UndefinedStatisticError("the two raters rated no subject in common")
-    kappa = float(kappa_of_confusions(confusion(first, second, num_values), weights))
+    table = confusion(first, second, num_values)
+    kappa = float(resampled_kappa(table[None], np.ones((1, 1)), weights)[0])
     if not np.isfinite(kappa):
         raise UndefinedStatisticError("both raters gave one and the same value throughout")
     return kappa
@@ -246,14 +247,21 @@ def confusion(first: Array, second: Array, num_values: int) -> Array:
     return np.asarray(counts.reshape(num_values, num_values))
 
 
-def kappa_of_confusions(table: Array, weights: Weights) -> Array:
-    """Return weighted kappa of tables of counts, [...] of [..., V, V]; nan where it does not exist."""
-    scale = np.arange(table.shape[-1], dtype=np.float64)
-    distance = np.abs(scale[:, None] - scale[None, :]) ** (1 if weights == "linear" else 2)
-    rows, columns, n = table.sum(axis=-1), table.sum(axis=-2), table.sum(axis=(-2, -1))
-    observed = n * (table * distance).sum(axis=(-2, -1))
-    expected = ((rows @ distance) * columns).sum(axis=-1)
-    ratio = np.divide(observed, expected, out=np.full(np.shape(n), np.nan), where=expected > 0)
+def resampled_kappa(tables: Array, weights: Array, kind: Weights) -> Array:
+    """Return weighted kappa of sums of tables of counts, [B]; nan where it does not exist.
+
+    Args:
+        tables: One per prompt, [P, V, V].
+        weights: How often each prompt counts, [B, P].
+        kind: Linear or quadratic.
+    """
+    scale = np.arange(tables.shape[-1], dtype=np.float64)
+    distance = np.abs(scale[:, None] - scale[None, :]) ** (1 if kind == "linear" else 2)
+    # Sums of margins and distances are enough: no table per bootstrap sample.
+    rows, columns = weights @ tables.sum(axis=2), weights @ tables.sum(axis=1)  # [B, V]
+    observed = rows.sum(axis=1) * (weights @ (tables * distance).sum(axis=(1, 2)))
+    expected = ((rows @ distance) * columns).sum(axis=1)
+    ratio = np.divide(observed, expected, out=np.full(len(weights), np.nan), where=expected > 0)
     return np.asarray(1.0 - ratio)
 
 

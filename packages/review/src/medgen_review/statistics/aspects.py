@@ -17,9 +17,9 @@ from medgen_review.statistics.agreement import (
     coincidences,
     confusion,
     intraclass_correlation,
-    kappa_of_confusions,
     krippendorff_alpha,
     mean_pairwise_kappa,
+    resampled_kappa,
 )
 from medgen_review.statistics.friedman import FriedmanTest, PairTest, friedman, holm, signed_rank_pairs
 from medgen_review.statistics.intervals import (
@@ -120,8 +120,13 @@ def _agreement(aspect: str, values: Array, weights: Array, num_values: int) -> A
 
 def _alpha(values: Array, subjects: Array, level: Level, weights: Array, num_values: int) -> Estimate:
     def samples() -> Array:
-        tables = np.stack([coincidences(prompt, num_values) for prompt in values])
-        return alpha_of_coincidences(_weighted(weights, tables), level)
+        tables = np.stack([coincidences(prompt, num_values) for prompt in values]).reshape(len(values), -1)
+        # In parts: with a scale of a hundred values all samples at once would take hundreds of megabytes.
+        parts = np.array_split(weights, max(1, len(weights) * num_values**2 // 1_000_000))
+        shape = (-1, num_values, num_values)
+        return np.concatenate(
+            [alpha_of_coincidences((part @ tables).reshape(shape), level) for part in parts]
+        )
 
     return _defined(lambda: krippendorff_alpha(subjects, level, num_values=num_values), samples, values)
 
@@ -132,18 +137,12 @@ def _kappa(values: Array, subjects: Array, kind: Weights, weights: Array, num_va
         defined = np.zeros(len(weights))
         for first, second in combinations(range(values.shape[-1]), 2):
             tables = np.stack([confusion(each[:, first], each[:, second], num_values) for each in values])
-            kappas = kappa_of_confusions(_weighted(weights, tables), kind)
+            kappas = resampled_kappa(tables, weights, kind)
             sums += np.nan_to_num(kappas)
             defined += np.isfinite(kappas)
         return np.asarray(np.divide(sums, defined, out=np.full(len(sums), np.nan), where=defined > 0))
 
     return _defined(lambda: mean_pairwise_kappa(subjects, kind, num_values=num_values), samples, values)
-
-
-def _weighted(weights: Array, tables: Array) -> Array:
-    """Return the tables of the bootstrap samples, [B, V, V] of [B, P] and [P, V, V]."""
-    flat = weights @ tables.reshape(len(tables), -1)
-    return np.asarray(flat.reshape(len(weights), *tables.shape[1:]))
 
 
 def _defined(value: Callable[[], float], samples: Callable[[], Array], values: Array) -> Estimate:
