@@ -203,6 +203,12 @@ def studio(tmp_path: Path, write_study: Callable[..., Study]) -> Iterator[Callab
         yield open_studio
 
 
+@pytest.fixture(scope="session")
+def studio_of() -> type[StudioAtWork]:
+    """Return the maker of a studio from a study, its store and its folder."""
+    return StudioAtWork
+
+
 SERVER = """
 import sys
 from pathlib import Path
@@ -222,9 +228,8 @@ class ServerProcess:
     def start(self) -> None:
         """Start it; returns once it takes connections."""
         port = self.address.rpartition(":")[2] or "0"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(self.study_file), port], stdout=subprocess.PIPE, text=True
-        )
+        command: list[str] = [sys.executable, "-c", SERVER, str(self.study_file), port]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.address = self._process.stdout.readline().strip()
         assert self.address, "the server did not start"
@@ -266,19 +271,8 @@ def postgresql_server() -> Iterator[str]:
         shutil.chown(folder, "postgres")
         as_user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
     try:
-        set_up = [
-            binaries[-1].with_name("initdb"),
-            "-D",
-            "data",
-            "-U",
-            "rater",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "-N",
-        ]
-        subprocess.run([*set_up, "--locale=C"], check=True, timeout=60, **as_user)
+        options = ["-D", "data", "-U", "rater", "-A", "trust", "-E", "UTF8", "-N", "--locale=C"]
+        subprocess.run([binaries[-1].with_name("initdb"), *options], check=True, timeout=60, **as_user)
         settings = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
         with subprocess.Popen([binaries[-1], "-D", "data", *settings], **as_user) as server:
             try:
@@ -314,12 +308,15 @@ def new_postgresql(postgresql_server: str) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the URL of a new database, of each kind in turn."""
+def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield the URL of a new database, of each kind in turn."""
     if request.param == "postgresql":
-        url: str = request.getfixturevalue("new_postgresql")
-        return url
-    return f"sqlite:///{tmp_path / 'ratings.sqlite'}"
+        yield request.getfixturevalue("new_postgresql")
+        return
+    # In memory where the system has such a folder: thousands of flushes to a slow disk would test the disk.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="medgen-", dir=memory if memory.is_dir() else None) as folder:
+        yield f"sqlite:///{folder}/ratings.sqlite"
 
 
 @pytest.fixture(scope="session")
@@ -349,7 +346,7 @@ def xss_payloads() -> list[str]:
         "<div hx-get=/hit hx-trigger=load hx-on:htmx:load={0}>",
         "<base href=//hit/><meta http-equiv=refresh content='0;url=/hit'>{0}",
     ]
-    dresses = [
+    dresses: list[Callable[[str], str]] = [
         str,
         str.upper,
         lambda t: t.replace("<", "<\u200b<"),

@@ -9,7 +9,7 @@ from medgen_review.server.answers import FormError, action_of, changes_of
 from medgen_review.server.pages import overview, page_view, progress_of, slug_of, slugs_on
 from medgen_review.store import Value
 from medgen_review.study import Study
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 
 
 def view_of(study: Study, number: int = 0, values: Any = None) -> Any:
@@ -18,7 +18,7 @@ def view_of(study: Study, number: int = 0, values: Any = None) -> Any:
 
 
 def form_of(study: Study, page: Any, given: Any, *, seen: str = "0", drawn: str = "") -> Any:
-    fields = [("action", "page-action")]
+    fields: list[tuple[str, str | UploadFile]] = [("action", "page-action")]
     for slug, value in given.items():
         fields += [(f"value-{slug}", value), (f"seen-{slug}", seen), (f"drawn-{slug}", drawn)]
     return changes_of(study, page, FormData(fields))
@@ -63,6 +63,7 @@ def test_an_attention_page_asks_for_one_value_and_says_which(make_study: Callabl
     pages = pages_for(study, 0)
     number = next(page.number for page in pages if page.attention)
     asked = pages[number].attention
+    assert asked is not None
     view = view_of(study, number)
     assert [scale.asked for each in view.sets for scale in each.scales] == [True]
     assert not view.ranks
