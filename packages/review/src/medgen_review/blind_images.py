@@ -22,8 +22,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from medgen_review.schedule import Page, image_at
-from medgen_review.study import Study, StudyError, StudyImage
+from medgen_review.schedule import Page
+from medgen_review.study import StudyError, StudyImage
 
 MAX_PIXELS = 64_000_000
 # The same for every image; nothing of the file's date, length or hash.
@@ -77,23 +77,6 @@ class ImageNames:
             for index in range(len(order))
         )
         return {self.name(rater_number, shown): shown for shown in places}
-
-
-def blind_shown(study: Study, study_dir: Path, page: Page, shown: ShownImage) -> bytes:
-    """Return the image at a place of a page as the rater may see it.
-
-    Args:
-        study: The study.
-        study_dir: Folder of the study file.
-        page: The page that `shown` is on.
-        shown: The place.
-
-    Raises:
-        StudyError: If the file is missing, unreadable or another than when the study was made.
-    """
-    image = image_at(study, page, shown.letter, shown.index)
-    content = read_unchanged(study_dir, image)
-    return blind_png(content, side=study.design.image_side, framing=study.design.framing, name=image.file)
 
 
 def read_unchanged(study_dir: Path, image: StudyImage) -> bytes:
