@@ -26,7 +26,9 @@ def binomial_band(num: int, probability: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("num_items", [1, 2, 3, 4, 5, 8, 26])
-def test_a_williams_square_has_every_item_at_every_place_and_after_every_other_equally_often(num_items: int) -> None:
+def test_a_williams_square_has_every_item_at_every_place_and_after_every_other_equally_often(
+    num_items: int,
+) -> None:
     rows = [williams_row(num_items, row) for row in range(num_williams_rows(num_items))]
     places = Counter((place, item) for row in rows for place, item in enumerate(row))
     assert set(places.values()) == {len(rows) // num_items}
@@ -36,7 +38,9 @@ def test_a_williams_square_has_every_item_at_every_place_and_after_every_other_e
     assert len(set(followers.values())) <= 1
 
 
-def test_in_a_thousand_sessions_each_model_is_at_each_place_within_the_binomial_band(make_study: MakeStudy) -> None:
+def test_in_a_thousand_sessions_each_model_is_at_each_place_within_the_binomial_band(
+    make_study: MakeStudy,
+) -> None:
     study = make_study(num_prompts=40, num_models=3, images_per_set=1, num_repeats=4, num_attention=2)
     overall: Counter[tuple[str, int]] = Counter()
     by_prompt: Counter[tuple[str, str, int]] = Counter()
@@ -81,8 +85,12 @@ def test_whole_squares_are_balanced_exactly_for_each_rater_and_each_prompt(
         counts = Counter((model, place) for page in session for place, model in enumerate(page.order))
         assert set(counts.values()) == {2 * rows // num_rated}
     for prompt in study.prompts:
-        orders = [page.order for session in sessions for page in session if page.prompt_id == prompt.prompt_id]
-        assert len(set(orders)) == rows  # every row of the square once: each model at each place, after each other
+        orders = [
+            page.order for session in sessions for page in session if page.prompt_id == prompt.prompt_id
+        ]
+        assert (
+            len(set(orders)) == rows
+        )  # every row of the square once: each model at each place, after each other
         assert set(Counter((m, place) for order in orders for place, m in enumerate(order)).values()) == {
             rows // num_rated
         }
@@ -90,9 +98,7 @@ def test_whole_squares_are_balanced_exactly_for_each_rater_and_each_prompt(
 
 def test_over_as_many_raters_as_prompts_each_prompt_is_at_each_time_once(make_study: MakeStudy) -> None:
     study = make_study(num_prompts=8, images_per_set=1)
-    times = Counter(
-        (page.prompt_id, page.number) for rater in range(8) for page in pages_for(study, rater)
-    )
+    times = Counter((page.prompt_id, page.number) for rater in range(8) for page in pages_for(study, rater))
     assert len(times) == 64
     assert set(times.values()) == {1}
 
@@ -131,12 +137,16 @@ def test_repeats_come_at_least_a_third_later_with_every_model_under_another_lett
         assert [page.number for page in pages] == list(range(num_prompts + num_repeats))
         for page in repeats:
             assert page.number - first[page.prompt_id].number >= max(1, num_prompts // 3)
-            assert all(one != other for one, other in zip(page.order, first[page.prompt_id].order, strict=True))
+            assert all(
+                one != other for one, other in zip(page.order, first[page.prompt_id].order, strict=True)
+            )
 
 
 def test_repeats_change_over_raters(make_study: MakeStudy) -> None:
     study = make_study(num_prompts=12, images_per_set=1, num_repeats=2)
-    repeated = Counter(p.prompt_id for rater in range(600) for p in pages_for(study, rater) if p.kind == "repeat")
+    repeated = Counter(
+        p.prompt_id for rater in range(600) for p in pages_for(study, rater) if p.kind == "repeat"
+    )
     low, high = binomial_band(1200, 1 / 12)
     assert low <= min(repeated.values()) <= max(repeated.values()) <= high
 
@@ -179,7 +189,9 @@ def test_a_page_asks_for_all_aspects_and_a_ranking_with_the_references(make_stud
     assert value_range(study, page, study.aspects[0].key) == (0, 10)
 
 
-def test_hidden_real_images_have_a_letter_and_stand_for_the_references_in_the_ranking(make_study: MakeStudy) -> None:
+def test_hidden_real_images_have_a_letter_and_stand_for_the_references_in_the_ranking(
+    make_study: MakeStudy,
+) -> None:
     study = make_study(num_prompts=2, num_models=2, images_per_set=1, hidden_real=True)
     page = pages_for(study, 0)[0]
     assert REAL in page.order
