@@ -6,6 +6,7 @@ It stands in for a vision endpoint in tests and benchmarks. The caption is a fun
 import contextlib
 import hashlib
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -172,7 +173,14 @@ def tiny_server(
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
             """Stay silent."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        """A server that takes a client that was killed for what it is."""
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(request, client_address)
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     state.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
