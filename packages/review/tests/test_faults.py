@@ -60,6 +60,15 @@ def test_a_writer_that_does_not_end_does_not_hold_the_other_threads_for_ever(
             store.record(number, 0, "A", REALISM, 5, action_id="action-1")
 
 
+def test_sqlite_flushes_every_commit_to_the_disk(tmp_path: Path, make_study: MakeStudy) -> None:
+    with (
+        RatingStore.open(tmp_path / "r.sqlite", make_study()) as store,
+        store._engine.connect() as connection,
+    ):
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
 # The limit on the size of a file stands for a disk without room: the write fails alike.
 FULL_DISK = """
 import resource, sys
@@ -153,7 +162,7 @@ def test_an_interrupted_action_leaves_no_part_of_it(
                 raise KeyboardInterrupt
             written(*arguments, **options)  # type: ignore[arg-type]
 
-        monkeypatch.setattr("medgen_review.store.append_event", break_at_the_second)
+        monkeypatch.setattr("medgen_review.store_rows.append_event", break_at_the_second)
         both = [Change("A", REALISM, 1), Change("B", REALISM, 2)]
         with pytest.raises(KeyboardInterrupt):
             store.record_all(number, 0, both, action_id="action-1")

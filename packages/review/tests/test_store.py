@@ -248,6 +248,8 @@ def test_the_trail_can_neither_be_changed_nor_shortened(store_url: str, make_stu
     [
         ("UPDATE review_events SET at = '2020' WHERE seq = 3", "row 3: was changed"),
         ("UPDATE review_events SET content = '{}' WHERE seq = 3", "row 3: was changed"),
+        ("UPDATE review_events SET content = '{' WHERE seq = 3", "row 3: was changed"),
+        ("UPDATE review_events SET kind = 'no kind' WHERE seq = 3", "row 3: was changed"),
         ("DELETE FROM review_events WHERE seq = 3", "row 3: seq must be 3, got 4"),
         ("DELETE FROM review_events WHERE seq = 5", "ends with row 4, but the last row written has"),
         ("UPDATE review_values SET value = 9 WHERE letter = 'A'", r"set 'A', clinical_realism: is \(9, 2\)"),

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Engine,
     Integer,
     MetaData,
+    RowMapping,
     String,
     Table,
     Text,
@@ -34,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from medgen_review.audit import NO_HASH, Content, Event, EventKind, chained
+from medgen_review.audit import NO_HASH, Content, Event, EventKind, TrailError, chained
 
 STORE_FORMAT = "medgen-review-store 1"
 _LOCK_OF_SET_UP = (
@@ -213,16 +214,26 @@ def append_event(
 def read_events(
     connection: Connection, *, rater: int | None = None, action: str | None = None
 ) -> tuple[Event, ...]:
-    """Return the trail in order: all of it, or the steps of one action of a rater."""
+    """Return the trail in order: all of it, or the steps of one action of a rater.
+
+    Raises:
+        TrailError: If a row is no event any more.
+    """
     query = select(events).order_by(events.c.seq)
     if action is not None:
         query = query.where(events.c.rater == rater, events.c.action == action)
-    return tuple(
-        Event.model_validate(
-            {**{k: v for k, v in row.items() if k != "part"}, "content": json.loads(row["content"])}
-        )
-        for row in connection.execute(query).mappings()
-    )
+    return tuple(_event(row) for row in connection.execute(query).mappings())
+
+
+def _event(row: RowMapping) -> Event:
+    try:
+        content = json.loads(row["content"])
+        return Event.model_validate({**{k: v for k, v in row.items() if k != "part"}, "content": content})
+    except ValueError as error:
+        said = str(error).split("\n")[0]
+        raise TrailError(
+            f"audit trail, row {row['seq']}: was changed after it was written ({said})"
+        ) from error
 
 
 def _parsed(url: str | Path) -> URL:

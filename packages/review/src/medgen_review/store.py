@@ -11,77 +11,36 @@ One `RatingStore` may be used by many threads, and many processes may use one da
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select
 
 from medgen_review import database, rater_codes
 from medgen_review.audit import Event, GivenValue, TrailError, verify_trail
 from medgen_review.database import RefusedError, StoreError, append_event, meta, raters, read_events, values
 from medgen_review.schedule import Page, Place, pages_for, places_on, value_range
+from medgen_review.store_rows import (
+    Change,
+    Enrolled,
+    Rater,
+    Recorded,
+    Value,
+    answers_before,
+    change_rater,
+    check_open,
+    checked_name,
+    find_rater,
+    values_of,
+    write_value,
+)
 from medgen_review.study import RANK, Study
 
 __all__ = ["Change", "Enrolled", "Rater", "RatingStore", "Recorded", "RefusedError", "StoreError", "Value"]
 
 VALID_FOR = timedelta(days=90)
-
-
-@dataclass(frozen=True)
-class Rater:
-    """A rater: `number` is the place in the balanced design, from 0."""
-
-    number: int
-    name: str
-    enrolled_at: str
-    expires_at: str
-    revoked_at: str | None
-    finished_at: str | None
-
-
-@dataclass(frozen=True)
-class Enrolled:
-    """A new rater, and the code to log in with: it is shown once and kept only as a hash."""
-
-    rater: Rater
-    token: str
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value as it stands; None after it was taken back. `version` counts its changes, from 1."""
-
-    value: int | None
-    version: int
-    at: str
-
-
-@dataclass(frozen=True)
-class Change:
-    """A value to be given, and the version the rater saw there: 0 or None where there was none."""
-
-    letter: str
-    field: str
-    value: int | None
-    seen_version: int | None = None
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """The answer to a change.
-
-    Attributes:
-        version: Version that stands now.
-        conflict: The page was stale: nothing was written.
-        current: Value that stands now.
-    """
-
-    version: int
-    conflict: bool
-    current: int | None
 
 
 class RatingStore:
@@ -151,7 +110,7 @@ class RatingStore:
         Raises:
             RefusedError: If the name is empty, too long or taken.
         """
-        name = _checked_name(name)
+        name = checked_name(name)
         token = rater_codes.new_code()
         with self._write() as (connection, now):
             if connection.execute(select(raters.c.number).where(raters.c.name == name)).first():
@@ -168,7 +127,7 @@ class RatingStore:
             }
             connection.execute(insert(raters).values(row))
             append_event(connection, now, "enrolled", number, {"name": name})
-            return Enrolled(_rater(connection, number), token)
+            return Enrolled(find_rater(connection, number), token)
 
     def renew(self, number: int, *, valid_for: timedelta = VALID_FOR) -> Enrolled:
         """Give a rater a new code; the old one opens nothing any more, the ratings stay."""
@@ -179,16 +138,16 @@ class RatingStore:
                 "expires_at": database.iso(now + valid_for),
                 "revoked_at": None,
             }
-            _change_rater(connection, number, changed)
+            change_rater(connection, number, changed)
             append_event(connection, now, "renewed", number, {})
-            return Enrolled(_rater(connection, number), token)
+            return Enrolled(find_rater(connection, number), token)
 
     def revoke(self, number: int) -> Rater:
         """Close the study to a rater; the ratings stay, and `renew` opens it again."""
         with self._write() as (connection, now):
-            _change_rater(connection, number, {"revoked_at": database.iso(now)})
+            change_rater(connection, number, {"revoked_at": database.iso(now)})
             append_event(connection, now, "revoked", number, {})
-            return _rater(connection, number)
+            return find_rater(connection, number)
 
     def rater_of(self, token: str) -> Rater:
         """Return the rater whose code this is.
@@ -201,7 +160,7 @@ class RatingStore:
             found = connection.execute(query).first()
             if found is None:
                 raise RefusedError("this code is not known; check it, or ask for a new one")
-            rater = _rater(connection, found.number)
+            rater = find_rater(connection, found.number)
         if rater.revoked_at is not None:
             raise RefusedError("this code was withdrawn; ask for a new one")
         if datetime.fromisoformat(rater.expires_at) <= self._clock():
@@ -214,7 +173,7 @@ class RatingStore:
             numbers = [
                 row.number for row in connection.execute(select(raters.c.number).order_by(raters.c.number))
             ]
-            return tuple(_rater(connection, number) for number in numbers)
+            return tuple(find_rater(connection, number) for number in numbers)
 
     def pages(self, number: int) -> tuple[Page, ...]:
         """Return the pages of a rater; computed once."""
@@ -263,13 +222,13 @@ class RatingStore:
         if not 8 <= len(action_id) <= 100 or not action_id.isprintable():
             raise RefusedError("action_id must be 8 to 100 printable characters")
         with self._write() as (connection, now):
-            rater = _rater(connection, number)
-            standing = _values_of(connection, number)
+            rater = find_rater(connection, number)
+            standing = values_of(connection, number, page=page)
             there = [standing.get(place, Value(None, 0, "")) for place in places]
-            done = _answers_before(connection, number, action_id, places, changes, there)
+            done = answers_before(connection, number, action_id, places, changes, there)
             if done is not None:
                 return done
-            _check_open(rater)
+            check_open(rater)
             stale = [
                 value.value != change.value and value.version != (change.seen_version or 0)
                 for value, change in zip(there, changes, strict=True)
@@ -280,14 +239,14 @@ class RatingStore:
                     for value, is_stale in zip(there, stale, strict=True)
                 )
             return tuple(
-                _write_value(connection, now, number, place, change.value, value, (action_id, part))
+                write_value(connection, now, number, place, change.value, value, (action_id, part))
                 for part, (place, change, value) in enumerate(zip(places, changes, there, strict=True))
             )
 
     def values(self, number: int) -> Mapping[Place, Value]:
         """Return all values of a rater as they stand, those taken back included."""
         with database.reading(self._engine) as connection:
-            return _values_of(connection, number)
+            return values_of(connection, number)
 
     def open_places(self, number: int) -> tuple[Place, ...]:
         """Return what is still to be given: values without an answer, and ranks that two sets share."""
@@ -316,18 +275,18 @@ class RatingStore:
                 f"(set {first.letter or 'of references'}, {first.field})"
             )
         with self._write() as (connection, now):
-            if _rater(connection, number).finished_at is None:
-                _change_rater(connection, number, {"finished_at": database.iso(now)})
+            if find_rater(connection, number).finished_at is None:
+                change_rater(connection, number, {"finished_at": database.iso(now)})
                 append_event(connection, now, "finished", number, {})
-            return _rater(connection, number)
+            return find_rater(connection, number)
 
     def reopen(self, number: int) -> Rater:
         """Let a rater who has finished change values again."""
         with self._write() as (connection, now):
-            if _rater(connection, number).finished_at is not None:
-                _change_rater(connection, number, {"finished_at": None})
+            if find_rater(connection, number).finished_at is not None:
+                change_rater(connection, number, {"finished_at": None})
                 append_event(connection, now, "reopened", number, {})
-            return _rater(connection, number)
+            return find_rater(connection, number)
 
     def trail(self) -> tuple[Event, ...]:
         """Return the audit trail in order."""
@@ -349,6 +308,8 @@ class RatingStore:
                 for row in connection.execute(select(values))
             }
         num_events = verify_trail(trail, last_sha256=head)
+        if not trail or trail[0].kind != "created" or trail[0].content.get("study") != self.study.digest:
+            raise TrailError("audit trail, row 1: must say that this study was created")
         replayed = {}
         for event in trail:
             if event.kind == "value":
@@ -386,89 +347,3 @@ class RatingStore:
         if value is not None and (type(value) is not int or not lowest <= value <= highest):
             raise RefusedError(f"{change.field} must be {lowest} to {highest}, got {value!r}")
         return place
-
-
-def _checked_name(name: str) -> str:
-    name = name.strip()
-    if not 1 <= len(name) <= 100 or not name.isprintable():
-        raise RefusedError(f"a rater's name must be 1 to 100 printable characters, got {name[:120]!r}")
-    return name
-
-
-def _check_open(rater: Rater) -> None:
-    if rater.revoked_at is not None:
-        raise RefusedError(
-            "this code was withdrawn: the study takes no more values from it; ask for a new one"
-        )
-    if rater.finished_at is not None:
-        raise RefusedError("this study is finished and takes no more values; ask to open it again")
-
-
-def _rater(connection: Connection, number: int) -> Rater:
-    row = connection.execute(select(raters).where(raters.c.number == number)).mappings().first()
-    if row is None:
-        raise RefusedError(f"there is no rater number {number} in this study")
-    return Rater(**{key: value for key, value in row.items() if key != "token_sha256"})
-
-
-def _change_rater(connection: Connection, number: int, changed: Mapping[str, str | None]) -> None:
-    _rater(connection, number)
-    connection.execute(update(raters).where(raters.c.number == number).values(**changed))
-
-
-def _values_of(connection: Connection, number: int) -> dict[Place, Value]:
-    rows = connection.execute(select(values).where(values.c.rater == number))
-    return {Place(row.page, row.letter, row.field): Value(row.value, row.version, row.at) for row in rows}
-
-
-def _answers_before(
-    connection: Connection,
-    number: int,
-    action_id: str,
-    places: Sequence[Place],
-    changes: Sequence[Change],
-    there: Sequence[Value],
-) -> tuple[Recorded, ...] | None:
-    """Return how this action was answered before, or None if nothing was written for it."""
-    steps = read_events(connection, rater=number, action=action_id)
-    given = [GivenValue.model_validate(step.content) for step in steps]
-    before = {Place(step.page, step.letter, step.field): step for step in given}
-    if not before:
-        return None
-    answers = []
-    for place, change, value in zip(places, changes, there, strict=True):
-        step = before.get(place)
-        if step is None:  # it stood already as it was asked for
-            answers.append(Recorded(value.version, conflict=False, current=value.value))
-        elif step.value == change.value:
-            answers.append(Recorded(step.version, conflict=False, current=step.value))
-            del before[place]
-    if before:
-        raise RefusedError(
-            "this action_id was used for other values already; make a new one for every action"
-        )
-    return tuple(answers)
-
-
-def _write_value(
-    connection: Connection,
-    now: datetime,
-    number: int,
-    place: Place,
-    value: int | None,
-    there: Value,
-    action: tuple[str, int],
-) -> Recorded:
-    if value == there.value:
-        return Recorded(there.version, conflict=False, current=value)
-    version = there.version + 1
-    key = {"rater": number, **place._asdict()}
-    given = {"value": value, "version": version, "at": database.iso(now)}
-    if there.version == 0:
-        connection.execute(insert(values).values(**key, **given))
-    else:
-        here = [values.c[name] == part for name, part in key.items()]
-        connection.execute(update(values).where(*here).values(**given))
-    content = {**place._asdict(), "value": value, "version": version}
-    append_event(connection, now, "value", number, content, action=action)
-    return Recorded(version, conflict=False, current=value)
