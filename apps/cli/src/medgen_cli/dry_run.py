@@ -61,7 +61,7 @@ def plan_recipe(recipe: "Recipe", run_dir: Path) -> dict[str, Any]:
         "num_images": num_images,
         "num_train": num_train,
         "num_test": num_test,
-        **training_plan(recipe.train, num_train),
+        **training_plan(recipe.train, num_train * (2 if recipe.caption.flips else 1)),
         "num_synthetic": sample.num_images or per_class or f"one per {sample.prompts_from} record",
         "files": [str(run_dir / file) for file in files],
     }

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from medgen_captioning.paraphrasing import ImageText, read_paraphrases
 from medgen_data.captions import CaptionRow, read_captions
+from medgen_data.fingerprint import file_sha256
 from medgen_data.image_folder import ImageDataset, read_image_folder
 from medgen_data.problems import DataError
 from medgen_training import AdapterTrainConfig
@@ -19,13 +21,16 @@ from medgen_cli.progress import ProgressLine
 from medgen_cli.provenance import git_commit, peak_memory, versions
 from medgen_cli.recipes import Recipe, describe_generator, result_name
 from medgen_cli.run_folder import RunFolder, StageOutcome, Status, open_run, write_crash_file
+from medgen_cli.settings import ParaphraseSettings
 from medgen_cli.stages.captions import make_captions
 from medgen_cli.stages.classification import classify_datasets
 from medgen_cli.stages.data import make_dataset, source_fingerprint
+from medgen_cli.stages.paraphrases import paraphrase_for_training
 from medgen_cli.stages.privacy import AUDIT_NAME
 from medgen_cli.stages.scoring import files_of_dataset, score_files
 from medgen_cli.stages.synthesis import SyntheticSetCard, draw_images, draw_untrained_images
-from medgen_cli.stages.training import train_model
+from medgen_cli.stages.training import train_model, training_records
+from medgen_cli.stages.training_texts import UNCHANGED, TrainingTexts, texts_to_train_on
 
 
 def run_recipe(
@@ -78,6 +83,7 @@ class _Walk:
         self.settings = recipe.model_dump(mode="json")
         self.dataset_dir = run.run_dir / "data" / "dataset"
         self.captions_file = run.run_dir / "captions" / "captions.jsonl"
+        self.paraphrases_file = run.run_dir / "paraphrases" / "paraphrases.csv"
         self.train_dir = run.run_dir / "train"
         self.generator_dir = self.train_dir / result_name(recipe.train)
         self.synthetic_dir = run.run_dir / "synthetic" / "dataset"
@@ -89,6 +95,8 @@ class _Walk:
         """Walk from the source images to the classifiers."""
         self.make_data()
         self.caption()
+        if self.recipe.paraphrase is not None:
+            self.paraphrase(self.recipe.paraphrase)
         self.train()
         self.sample()
         self.score()
@@ -133,7 +141,30 @@ class _Walk:
             figures = {"num_captions": done.num_written + done.num_reused}
             return StageOutcome((self.captions_file,), figures, len(done.problems))
 
-        self._stage("captions", self.settings["caption"], self.run.outputs_of("data"), do)
+        # Whether training mirrors images is no matter of what is captioned.
+        settings = {name: value for name, value in self.settings["caption"].items() if name != "flips"}
+        self._stage("captions", settings, self.run.outputs_of("data"), do)
+
+    def paraphrase(self, settings: ParaphraseSettings) -> None:
+        inputs = [*self.run.outputs_of("data"), *self.run.outputs_of("captions")]
+        if settings.file is not None:
+            sha256 = file_sha256(settings.file)
+            self.run.add_input(settings.file, sha256)
+            inputs.append(sha256)
+
+        def do(progress: ProgressLine) -> StageOutcome:
+            records = training_records(self.described).records
+            images = [
+                ImageText(r.record_id, text) for r in records for text in self.texts[r.record_id] if text
+            ]
+            done = paraphrase_for_training(
+                images, self.paraphrases_file, settings, seed=self.recipe.seed, on_progress=progress
+            )
+            return StageOutcome(
+                (self.paraphrases_file,), {"num_paraphrases": done.num_rows}, done.num_problems
+            )
+
+        self._stage("paraphrases", self.settings["paraphrase"], inputs, do)
 
     def train(self) -> None:
         def do(progress: ProgressLine) -> StageOutcome:
@@ -141,7 +172,7 @@ class _Walk:
 
             model_dir = train_model(
                 self.described,
-                self.texts,
+                self._training_texts(),
                 self.recipe.train,
                 self.train_dir,
                 seed=self.recipe.seed,
@@ -153,7 +184,24 @@ class _Walk:
             return StageOutcome(files, {f"{model_dir.name}_sha256": model_sha256(model_dir)})
 
         inputs = [*self.run.outputs_of("data"), *self.run.outputs_of("captions"), *self._local_models()]
-        self._stage("train", [self.settings["train"], self.settings["caption"]["dataset_texts"]], inputs, do)
+        caption = self.settings["caption"]
+        settings = [self.settings["train"], caption["dataset_texts"]]
+        if self.recipe.paraphrase is not None:
+            inputs += self.run.outputs_of("paraphrases")
+        if self.recipe.paraphrase is not None or caption["flips"]:
+            settings += [self.settings["paraphrase"], caption["flips"]]
+        self._stage("train", settings, inputs, do)
+
+    def _training_texts(self) -> TrainingTexts:
+        settings = self.recipe.paraphrase
+        rows = read_paraphrases(self.paraphrases_file, judged=False)[0] if settings is not None else []
+        return texts_to_train_on(
+            training_records(self.described),
+            self.texts,
+            rows=rows,
+            config=settings or UNCHANGED,
+            flips=self.recipe.caption.flips,
+        )
 
     def _local_models(self) -> list[str]:
         """Return the hashes of the folders that an adapter's training reads: other weights, another training."""

@@ -14,7 +14,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from medgen_cli.config_files import apply_overrides, read_yaml, validate
 from medgen_cli.errors import UsageError
 from medgen_cli.sections import load_section
-from medgen_cli.settings import CaptionSettings, DataSettings, ReportSettings, ScoreSettings, Settings
+from medgen_cli.settings import (
+    CaptionSettings,
+    DataSettings,
+    ParaphraseSettings,
+    ReportSettings,
+    ScoreSettings,
+    Settings,
+)
 from medgen_cli.stages.generators import GeneratorOptions
 
 DEMO_RECIPE_FILE = Path(__file__).with_name("demo.yaml")
@@ -89,6 +96,7 @@ class Recipe(Settings):
     seed: int = Field(default=0, ge=0, lt=2**31)
     data: DataSettings
     caption: CaptionSettings = CaptionSettings()
+    paraphrase: ParaphraseSettings | None = None
     train: Annotated[TrainConfig, BeforeValidator(_with_family)]
     sample: SampleSettings = SampleSettings()
     score: ScoreSettings = ScoreSettings()

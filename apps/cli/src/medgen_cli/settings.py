@@ -75,10 +75,13 @@ class CaptionSettings(CaptionConfig):
         dataset_texts: Which of the data set's own texts are trained on too, before the caption: `none`, the
             `first` (the fullest), or `all`. Prompts are the first text of an image.
         train_on_captions: Whether the captions written here are trained on; false only writes and shows them.
+        flips: Whether training meets images mirrored too, with left and right exchanged in their texts. Images
+            whose texts name a side of the body are not mirrored.
     """
 
     dataset_texts: DatasetTexts = "all"
     train_on_captions: bool = True
+    flips: bool = False
 
     @model_validator(mode="after")
     def _something_is_trained_on(self) -> "CaptionSettings":

@@ -8,13 +8,15 @@ import typer
 
 from medgen_cli.commands.options import AsJson, ConfigFile, Device, Overrides, Seed
 from medgen_cli.errors import UsageError
-from medgen_cli.output import print_result
+from medgen_cli.output import print_note, print_result
 from medgen_cli.progress import ProgressLine
 
 if TYPE_CHECKING:
+    from medgen_captioning.paraphrasing import ParaphraseRow
     from medgen_data.image_folder import ImageDataset
 
     from medgen_cli.recipes import AnyTrainConfig
+    from medgen_cli.stages.training_texts import TrainingTexts
 
 
 def train(
@@ -31,6 +33,14 @@ def train(
     ] = None,
     captions: Annotated[
         Path | None, typer.Option("--captions", metavar="FILE", help="Captions file of the data set.")
+    ] = None,
+    paraphrases: Annotated[
+        Path | None,
+        typer.Option(
+            "--paraphrases",
+            metavar="FILE",
+            help="Table Filename,Prompt,Paraphrase; added, or as the recipe's paraphrase.strategy says.",
+        ),
     ] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="msdm-tiny or msdm-256; dit-s-8 for train.family dit.")
@@ -87,7 +97,7 @@ def train(
         return
     if data is None or out is None:
         raise UsageError(f"{'--data' if data is None else '--out'} is missing; only a --dry-run does without")
-    dataset, texts = _described_images(data, captions, config, changes)
+    dataset, texts = _described_images(data, captions, paraphrases, config, changes)
     if resume:
         require_earlier_training(out)
     with ProgressLine("train") as progress:
@@ -106,20 +116,51 @@ def train(
 
 
 def _described_images(
-    data: Path, captions: Path | None, config: Path | None, overrides: Sequence[str]
-) -> tuple["ImageDataset", dict[str, tuple[str, ...]]]:
-    """Read the images, and the texts that the recipe's `caption` section lets each have."""
+    data: Path,
+    captions: Path | None,
+    paraphrases: Path | None,
+    config: Path | None,
+    overrides: Sequence[str],
+) -> tuple["ImageDataset", "TrainingTexts"]:
+    """Read the images, and the texts that the recipe's `caption` and `paraphrase` sections let each have."""
+    from medgen_captioning.paraphrasing import ParaphraseConfig
     from medgen_data.captions import read_captions
     from medgen_data.image_folder import read_image_folder
 
     from medgen_cli.plan import texts_of_records
     from medgen_cli.sections import load_section
-    from medgen_cli.settings import CaptionSettings
+    from medgen_cli.settings import CaptionSettings, ParaphraseSettings
+    from medgen_cli.stages.training import training_records
+    from medgen_cli.stages.training_texts import texts_to_train_on
 
     caption = load_section("caption", CaptionSettings, config_file=config, overrides=overrides, flags={})
     dataset = read_image_folder(data)
     rows = read_captions(captions) if captions else {}
-    return dataset, texts_of_records(dataset, rows, dataset_texts=caption.dataset_texts)
+    texts = texts_of_records(dataset, rows, dataset_texts=caption.dataset_texts)
+    mixing = load_section("paraphrase", ParaphraseSettings, config_file=config, overrides=overrides, flags={})
+    return dataset, texts_to_train_on(
+        training_records(dataset),
+        texts,
+        rows=_read_paraphrases(paraphrases or mixing.file, mixing.strategy),
+        config=ParaphraseConfig(strategy="add") if mixing.strategy == "none" and paraphrases else mixing,
+        flips=caption.flips,
+    )
+
+
+def _read_paraphrases(file: Path | None, strategy: str) -> "list[ParaphraseRow]":
+    from medgen_captioning.paraphrasing import read_paraphrases
+
+    if file is None:
+        if strategy != "none":
+            raise UsageError(
+                f"paraphrase.strategy: {strategy} needs paraphrases; make them with `medgen paraphrase` and give "
+                "--paraphrases FILE"
+            )
+        return []
+    rows, problems = read_paraphrases(file)
+    if problems:
+        print_note(f"{file}: {len(problems)} rows are left out, the first: {problems[0]}")
+    return rows
 
 
 def _plan(
@@ -136,7 +177,7 @@ def _plan(
 
     from medgen_cli.dry_run import count_training_images, parse_memory, training_plan
     from medgen_cli.sections import load_section
-    from medgen_cli.settings import DataSettings
+    from medgen_cli.settings import CaptionSettings, DataSettings
     from medgen_cli.stages.training import training_records
 
     if num_images is None and data is not None:
@@ -145,4 +186,6 @@ def _plan(
         source = load_section("data", DataSettings, config_file=config, overrides=overrides, flags={})
         num_images = count_training_images(source)
     memory_bytes = None if fit is None else parse_memory(fit)
-    return {"num_images": num_images, **training_plan(settings, num_images, fit_bytes=memory_bytes)}
+    caption = load_section("caption", CaptionSettings, config_file=config, overrides=overrides, flags={})
+    num_rows = num_images * (2 if caption.flips else 1)
+    return {"num_images": num_images, **training_plan(settings, num_rows, fit_bytes=memory_bytes)}

@@ -21,7 +21,9 @@ from medgen_captioning.paraphrasing import (
     plan_paraphrases,
     read_paraphrases,
     write_image_texts,
+    write_paraphrases,
 )
+from medgen_data.atomic import write_jsonl_atomic
 from medgen_data.problems import DataError
 
 from medgen_cli.run_folder import lock_folder
@@ -77,6 +79,41 @@ def make_paraphrases(
             if isinstance(paraphraser, LanguageModelParaphraser) and paraphraser.failures:
                 raise DataError(f"{error}; the model: {next(iter(paraphraser.failures.values()))}") from error
             raise
+
+
+@dataclass(frozen=True)
+class TableOutcome:
+    """What is in a table, and how many rows or prompts are not."""
+
+    num_rows: int
+    num_problems: int
+
+
+def paraphrase_for_training(
+    images: Sequence[ImageText],
+    table_file: Path,
+    settings: ParaphraseSettings,
+    *,
+    seed: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> TableOutcome:
+    """Write the paraphrases that a training reads: new ones, or the faithful ones of `settings.file`.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if settings.file is None:
+        done = make_paraphrases(images, table_file, settings, seed=seed, on_progress=on_progress)
+        num_problems = sum(problem.code == "no-paraphrase" for problem in done.problems)
+        return TableOutcome(len(read_paraphrases(table_file, judged=False)[0]), num_problems)
+    rows, problems = read_paraphrases(settings.file)
+    if not rows:
+        raise DataError(f"{settings.file}: no usable row" + "".join(f"; {p}" for p in problems[:1]))
+    write_jsonl_atomic(
+        table_file.with_suffix(".rejected.jsonl"), (problem.model_dump(mode="json") for problem in problems)
+    )
+    write_paraphrases(table_file, rows)
+    return TableOutcome(len(rows), len(problems))
 
 
 def plan_of_paraphrases(

@@ -1,7 +1,6 @@
 """Training: a data set and its texts become a model folder, or an adapter folder."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from medgen_cli.errors import UsageError, is_out_of_memory
 from medgen_cli.output import print_note
 from medgen_cli.progress import ProgressLine
 from medgen_cli.run_folder import lock_folder
+from medgen_cli.stages.training_texts import TrainingTexts
 from medgen_cli.stop_signals import stop_after_step
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _SILENT = logging.NullHandler()
 
 def train_model(
     dataset: ImageDataset,
-    texts: Mapping[str, tuple[str, ...]],
+    texts: TrainingTexts,
     config: "AnyTrainConfig",
     train_dir: Path,
     *,
@@ -40,7 +40,7 @@ def train_model(
 
     Args:
         dataset: The data set; its validation split, if any, may choose the best weights.
-        texts: All texts of every record.
+        texts: All texts of every record; written to `texts.jsonl` where there are more than its plain ones.
         config: Model and training.
         train_dir: Where checkpoints, log and model go.
         seed: Seed of weights, order and noise.
@@ -73,18 +73,22 @@ def train_model(
     _check_selection(config, dataset, validation_set)
     records = training_records(dataset)
     _check_classes(config, records, texts)
+    variants = texts.variants()
     train_dir.mkdir(parents=True, exist_ok=True)
     with lock_folder(train_dir, "train.lock"), stop_after_step() as stop:
+        if variants is not None:
+            texts.write(train_dir, records)
         try:
             return train(
                 config,
                 records,
-                texts,
+                texts.texts,
                 train_dir,
                 seed=seed,
                 device=device,
                 resume=resume,
                 validation_set=validation_set,
+                variants=variants,
                 on_event=on_event,
                 should_stop=stop.is_requested,
             )
@@ -127,9 +131,7 @@ def _check_selection(
         )
 
 
-def _check_classes(
-    config: "AnyTrainConfig", records: ImageDataset, texts: Mapping[str, tuple[str, ...]]
-) -> None:
+def _check_classes(config: "AnyTrainConfig", records: ImageDataset, texts: TrainingTexts) -> None:
     """Refuse texts that name no class before anything is decoded."""
     from medgen_models.class_dit import ClassNames
     from medgen_training import DitTrainConfig
@@ -138,7 +140,8 @@ def _check_classes(
         return
     names = ClassNames(config.classes)
     for record in records.records:
-        for text in texts[record.record_id]:
+        record_id = record.record_id
+        for text in (*texts.texts[record_id], *texts.paraphrases.get(record_id, ())):
             try:
                 names.class_of(text)
             except ValueError as error:
