@@ -6,7 +6,7 @@ import pytest
 from medgen_review.blind_images import blind_png, blind_png_length, read_unchanged
 from medgen_review.demo import write_demo_study
 from medgen_review.schedule import REFERENCES, image_at, pages_for
-from medgen_review.study import Study, read_study
+from medgen_review.study import Study, StudyError, read_study
 from PIL import Image
 
 
@@ -63,3 +63,12 @@ def test_the_models_differ_as_they_are_said_to(demo: tuple[Path, Study]) -> None
 def test_the_same_seed_draws_the_same_images(demo: tuple[Path, Study], tmp_path: Path) -> None:
     _, study = demo
     assert write_demo_study(tmp_path, 3, images_per_set=2) == study
+
+
+def test_a_demonstration_that_is_there_is_gone_on_with(demo: tuple[Path, Study]) -> None:
+    folder, study = demo
+    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
+    assert write_demo_study(folder, 3, images_per_set=2) == study
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")} == times
+    with pytest.raises(StudyError, match=r"study.json: is another study; choose another folder"):
+        write_demo_study(folder, 4, images_per_set=2)

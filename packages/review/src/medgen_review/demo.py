@@ -18,10 +18,11 @@ from PIL import Image, ImageFilter
 
 from medgen_review import atomic
 from medgen_review.create import create_study
-from medgen_review.study import Design, Study
+from medgen_review.study import Design, Study, StudyError, read_study
 
 Pixels = NDArray[np.float64]  # [side, side, 3] in [0, 1]
 
+TITLE = "Colonoscopy images from text: a demonstration on drawn phantoms"
 IMAGES_PER_SET = 10
 _SIDE = 192
 
@@ -53,13 +54,20 @@ def write_demo_study(folder: Path, seed: int = 0, *, images_per_set: int = IMAGE
     """Draw the phantom sets and make a study of them, `study.json` in the folder.
 
     Args:
-        folder: Where to write; missing folders are made. The same seed again changes nothing.
+        folder: Where to write; missing folders are made. A demonstration that is there is gone on with.
         seed: Of the images and the study.
         images_per_set: Images of each model per prompt, and real ones.
 
     Raises:
         StudyError: If something cannot be written, or the folder holds another study.
     """
+    study_file = folder / "study.json"
+    if study_file.exists():
+        there = read_study(study_file)
+        num_images = len(there.references[0].images)
+        if (there.title, there.seed, num_images) == (TITLE, seed, images_per_set):
+            return there
+        raise StudyError(f"{study_file}: is another study; choose another folder for the demonstration")
     painters: dict[str, _Painter] = {"aurora": _aurora, "borealis": _borealis, "cirrus": _cirrus}
     for number, (model, painter) in enumerate(painters.items()):
         _write_set(folder / "sets" / model, painter, (seed, number), images_per_set, synthetic=True)
@@ -67,8 +75,8 @@ def write_demo_study(folder: Path, seed: int = 0, *, images_per_set: int = IMAGE
     return create_study(
         {model: folder / "sets" / model for model in painters},
         folder / "real",
-        folder / "study.json",
-        title="Colonoscopy images from text: a demonstration on drawn phantoms",
+        study_file,
+        title=TITLE,
         alternating=True,
         images_per_set=images_per_set,
         references_per_prompt=images_per_set,
@@ -183,7 +191,7 @@ def _write_set(
                 record_id = f"{number}-{wording}-{index}"
                 generator = np.random.default_rng([*seed, number, wording, index])
                 stream = io.BytesIO()
-                _image(painter(finding, generator)).save(stream, format="PNG")
+                _image(painter(finding, generator)).save(stream, format="PNG", compress_level=1)
                 atomic.write_bytes(folder / "images" / f"{record_id}.png", stream.getvalue(), durable=False)
                 rows.append(_row(record_id, prompt, index, synthetic))
     lines = "".join(json.dumps(row) + "\n" for row in rows)
