@@ -6,7 +6,20 @@ from typing import Any
 import pytest
 
 Call = Callable[..., Any]
-COMMANDS = ("data", "caption", "paraphrase", "train", "sample", "score", "classify", "export", "report", "run", "demo")
+COMMANDS = (
+    "data",
+    "caption",
+    "paraphrase",
+    "train",
+    "sample",
+    "score",
+    "classify",
+    "export",
+    "report",
+    "run",
+    "demo",
+    "review",
+)
 
 
 def test_help_lists_every_command(medgen: Call) -> None:

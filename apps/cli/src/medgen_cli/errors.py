@@ -27,7 +27,15 @@ _MISSING_MODEL_ERRORS = (
     "MissingBackboneError",
     "UnusableModelError",
 )
-_INPUT_DATA_ERRORS = ("DataError", "ImageFileError", "FeatureFileError", "ScoreFileError")
+_INPUT_DATA_ERRORS = (
+    "DataError",
+    "ImageFileError",
+    "FeatureFileError",
+    "ScoreFileError",
+    "StudyError",
+    "UndefinedStatisticError",
+    "RefusedError",  # what a rating store does not take; what it cannot do is a StoreError
+)
 _CODES_OF_OS_ERRORS = {
     errno.ENOSPC: RESOURCE,
     errno.EDQUOT: RESOURCE,
@@ -84,7 +92,7 @@ def describe(error: BaseException) -> Failure:
     code = _exit_code(error)
     if code == UNEXPECTED:
         return _defect(error)
-    if code == RESOURCE and _is_any(error, "TooLittleMemoryError"):
+    if code == RESOURCE and _is_any(error, "TooLittleMemoryError", "StoreError"):
         return Failure(code, kind, str(error), expected=True)
     if code == RESOURCE:
         notes = getattr(error, "__notes__", [])
@@ -126,8 +134,12 @@ def _exit_code(error: BaseException) -> int:
         return PARTIAL
     if _is_any(error, *_MISSING_MODEL_ERRORS):
         return MISSING_MODEL
+    if _is_any(error, "AddressError"):
+        return USAGE
     if _is_any(error, *_INPUT_DATA_ERRORS):
         return INPUT_DATA
+    if _is_any(error, "StoreError"):
+        return RESOURCE
     if _is_any(error, "TrainingDivergedError"):
         return DIVERGED
     if isinstance(error, UsageError | typer.TyperException) or _is_any(

@@ -14,6 +14,7 @@ from medgen_cli.commands.data import data
 from medgen_cli.commands.export import export
 from medgen_cli.commands.paraphrase import paraphrase
 from medgen_cli.commands.report import report
+from medgen_cli.commands.review import review
 from medgen_cli.commands.run import demo, run
 from medgen_cli.commands.sample import sample
 from medgen_cli.commands.score import score
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for _command in (data, caption, paraphrase, train, sample, score, classify, export, report, run, demo):
     app.command()(_command)
+app.add_typer(review)
 
 
 def _print_versions(wanted: bool) -> None:
@@ -55,8 +57,9 @@ def medgen(
     """From a small set of medical images to a text-to-image generator, and to a report that says what it is worth.
 
     Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 defect, 2 usage or recipe, 3 input
-    data, 4 done but some rows failed, 5 a model is missing or cannot be used, 6 out of memory or disk, 7 a
-    --fail-if limit was passed, 8 a loss was no number any more, 130 interrupted, 143 terminated.
+    data, 4 done but some rows failed, 5 a model is missing or cannot be used, 6 out of memory or disk, or a
+    database is away, 7 a --fail-if limit was passed, 8 a loss was no number any more, 130 interrupted, 143
+    terminated.
     """
 
 

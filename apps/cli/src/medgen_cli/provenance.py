@@ -16,6 +16,7 @@ OUR_PACKAGES = (
     "medgen-training",
     "medgen-metrics",
     "medgen-classify",
+    "medgen-review",
 )
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow", "pydantic", "safetensors")
 

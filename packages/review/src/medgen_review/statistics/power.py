@@ -180,13 +180,13 @@ def _check(
     alpha: float,
     num_comparisons: int,
 ) -> None:
-    if not difference > 0:
-        raise ValueError(f"the difference must be above 0, got {difference}")
     if min(spread.prompt_deviation, spread.noise_deviation) < 0 or spread.single() == 0:
         raise ValueError(
             "deviations must be 0 or more, and one of them above 0, got "
             f"{spread.prompt_deviation} between prompts, {spread.noise_deviation} of noise"
         )
+    if not difference > 0:
+        raise ValueError(f"the difference must be above 0, got {difference}")
     if num_raters < 1 or num_prompts < 3 or num_comparisons < 1:
         raise ValueError(
             f"expected a rater, three prompts and a comparison at least, got {num_raters}, {num_prompts}, "
