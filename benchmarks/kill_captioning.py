@@ -37,7 +37,10 @@ def main() -> int:
     options = parser.parse_args()
     chance = random.Random(0)
     os.environ["OMP_NUM_THREADS"] = "1"
-    with tempfile.TemporaryDirectory() as name, tiny_server(delay_s=0.02, keep_bodies=True) as server:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        tiny_server(delay_s=0.02, heed_keys=True, keep_bodies=True) as server,
+    ):
         folder = Path(name)
         dataset = write_phantom_dataset(folder / "set", num_images=options.images, size=32)
         recipe, out = folder / "recipe.yaml", folder / "captions.jsonl"
@@ -75,13 +78,15 @@ def main() -> int:
         rows = read_captions(out)
         lines = len(out.read_text(encoding="utf-8").splitlines())
         repeated = sum(count - 1 for count in server.served.values())
+        charged = sum(server.charged.values()) - len(dataset.records)
     lost, duplicate = len(dataset.records) - len(rows), lines - len(rows)
     print(
         f"{options.images} images, {killed} kills, {sum(server.served.values())} answers: lost {lost}, duplicate "
         f"{duplicate}, paid twice {again}; answered twice because in flight at a kill {repeated}, of "
-        f"{sum(in_flight.values())} that the ledger says were"
+        f"{sum(in_flight.values())} that the ledger says were; charged twice by a server that heeds Idempotency-Key: "
+        f"{charged}"
     )
-    return int(lost > 0 or duplicate > 0 or again > 0 or repeated > sum(in_flight.values()))
+    return int(lost > 0 or duplicate > 0 or again > 0 or charged > 0 or repeated > sum(in_flight.values()))
 
 
 def stored_keys(folder: Path) -> set[str]:

@@ -36,6 +36,19 @@ def test_plain_colours_get_their_name(rgb: tuple[int, int, int], family: str) ->
     assert colour_family(name_colour(to_lab(np.array(rgb, dtype=np.uint8)))) == family
 
 
+@pytest.mark.parametrize(
+    ("rgb", "name"),
+    [  # the skin around lesions, as a dermatoscope's white balance leaves it
+        ((198, 172, 167), "pinkish-beige"),
+        ((189, 166, 175), "greyish-pink"),
+        ((207, 184, 206), "pale lilac"),
+        ((233, 192, 186), "pale pink"),
+    ],
+)
+def test_pale_skin_is_called_what_it_looks_like(rgb: tuple[int, int, int], name: str) -> None:
+    assert name_colour(to_lab(np.array(rgb, dtype=np.uint8))) == name
+
+
 def test_nearest_names_are_those_of_the_smallest_distance() -> None:
     generator = np.random.default_rng(0)
     lab = to_lab(generator.integers(0, 256, (50, 3), dtype=np.uint8))

@@ -315,7 +315,7 @@ def test_nothing_leaves_for_a_host_that_is_not_allowed(few: ImageDataset, tmp_pa
 def test_a_killed_run_goes_on_and_pays_for_nothing_twice(few: ImageDataset, tmp_path: Path) -> None:
     captions = tmp_path / "a.jsonl"
     cache_file = tmp_path / "caption-cache.sqlite"
-    with tiny_server(delay_s=0.05) as server:
+    with tiny_server(delay_s=0.05, heed_keys=True) as server:
         config = config_for(server, settings={"concurrency": 2})
         command = [sys.executable, "-c", RUN_IN_ANOTHER_PROCESS, str(few.root), str(captions)]
         process = subprocess.Popen([*command, config.model_dump_json()])
@@ -332,8 +332,10 @@ def test_a_killed_run_goes_on_and_pays_for_nothing_twice(few: ImageDataset, tmp_
         assert num_stored >= 8
         run = caption_dataset(few, captions, config)
         assert (run.num_written, run.num_asked, run.num_in_doubt) == (40, 40 - num_stored, in_flight)
-        # Only what was in flight at the kill may have been answered twice.
+        # Only what was in flight at the kill may have been answered twice, and a server that heeds the key that
+        # comes with each request charges for it once.
         assert sum(count - 1 for count in server.served.values()) <= in_flight
+        assert set(server.charged.values()) == {1}
     assert list(read_captions(captions)) == [record.record_id for record in few.records]
 
 

@@ -215,4 +215,4 @@ def test_rows_keep_the_format_of_caption_files(phantoms: ImageDataset, tmp_path:
     caption_dataset(phantoms.select(split="test"), tmp_path / "captions.jsonl", SIMPLE)
     row = json.loads((tmp_path / "captions.jsonl").read_text().splitlines()[0])
     assert set(row) == {"record_id", "text", "method", "model", "revision", "seed", "checks"}
-    assert row["revision"].startswith("1+")
+    assert row["revision"].startswith("2+")

@@ -168,14 +168,15 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def _not_english(text: str) -> str | None:
-    letters = [letter for letter in text if letter.isalpha()]
-    if not letters:
-        return "has no letters"
-    other = [letter for letter in letters if not _is_latin(letter)]
-    # A Greek letter or two is a unit; a tenth of the text is another script.
-    if len(other) > max(2, len(letters) // 10):
-        return f"is written in another script: {''.join(other[:10])!r}"
     words = [word.lower() for word in _WORD.findall(text)]
+    if not words:
+        return "has no letters"
+    if not text.isascii():
+        letters = [letter for letter in text if letter.isalpha()]
+        other = [letter for letter in letters if not _is_latin(letter)]
+        # A Greek letter or two is a unit; a tenth of the text is another script.
+        if len(other) > max(2, len(letters) // 10):
+            return f"is written in another script: {''.join(other[:10])!r}"
     foreign = [word for word in words if word in _FOREIGN]
     if len(foreign) > sum(word in _ENGLISH for word in words):
         return f"is written in another language: {' '.join(foreign[:5])!r}"

@@ -32,6 +32,7 @@ class TinyServer:
     Attributes:
         port: On 127.0.0.1.
         served: How often each request, told by the hash of its body, was answered with a caption.
+        charged: Answers charged, by the request's `Idempotency-Key`, which a server that heeds it charges once.
         num_requests: Requests that arrived, with and without faults.
         bodies: The last bodies, decoded; only if asked to keep them.
         headers: The headers of the same requests.
@@ -39,6 +40,7 @@ class TinyServer:
 
     port: int = 0
     served: Counter[str] = field(default_factory=Counter)
+    charged: Counter[str] = field(default_factory=Counter)
     num_requests: int = 0
     most_at_once: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -75,6 +77,7 @@ def tiny_server(
     hang_s: float = 30.0,
     retry_after: str = "0",
     tell_usage: bool = True,
+    heed_keys: bool = False,
     keep_bodies: bool = False,
 ) -> Iterator[TinyServer]:
     """Run a server in threads of this process.
@@ -86,6 +89,7 @@ def tiny_server(
         hang_s: How long a hanging request lasts.
         retry_after: Header sent with a rate limit.
         tell_usage: Whether answers count tokens.
+        heed_keys: Whether a request with a known `Idempotency-Key` is charged once only.
         keep_bodies: Keep bodies and headers, for a look at what was sent.
     """
     state = TinyServer()
@@ -100,11 +104,13 @@ def tiny_server(
 
         def do_POST(self) -> None:
             nonlocal at_once
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-            body = json.loads(content)
-            if closing.is_set():  # a connection kept alive outlives its server
+            length = int(self.headers["Content-Length"])
+            content = self.rfile.read(length)
+            # A client killed while it sends, or a connection kept alive that outlives its server.
+            if len(content) < length or closing.is_set():
                 self.close_connection = True
                 return
+            body = json.loads(content)
             with lock:
                 number = state.num_requests
                 state.num_requests += 1
@@ -154,6 +160,8 @@ def tiny_server(
             content = json.dumps(_completion(answer(body), tell_usage)).encode()
             with lock:  # counted before it leaves: what a client holds was counted
                 state.served[digest] += 1
+                key = self.headers["Idempotency-Key"] or digest
+                state.charged[key] += not (heed_keys and key in state.charged)
             self._send_bytes(200, content, {})
 
         def _send(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
