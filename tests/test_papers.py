@@ -9,7 +9,7 @@ from medgen_cli.recipes import Recipe
 
 ROOT = Path(__file__).parents[1]
 QUOTED = set(re.findall(r"`([^`\n]+)`", (ROOT / "PAPERS.md").read_text(encoding="utf-8")))
-KEY = r"(?:data|train|sample)\.[a-z0-9_.]+"
+KEY = r"(?:caption|data|paraphrase|sample|train)\.[a-z0-9_.]+"
 
 
 @pytest.mark.parametrize("recipe", sorted(name for name in QUOTED if name.startswith("configs/")))

@@ -114,6 +114,16 @@ def test_an_image_that_names_a_side_of_the_body_is_not_mirrored(
     assert "side of the body (left lung)" in mixed.not_mirrored[second]
 
 
+def test_an_image_with_writing_in_it_is_not_mirrored(phantoms: ImageDataset, two: tuple[str, str]) -> None:
+    first, second = two
+    some = {first: "Generate an image containing text.", second: "Generate an image not containing text."}
+    mixed = texts_to_train_on(phantoms, texts_of(phantoms, **some), flips=True)
+    assert mixed.mirrored is not None
+    assert first not in mixed.mirrored
+    assert "would be mirrored too" in mixed.not_mirrored[first]
+    assert mixed.mirrored[second] == (some[second],)
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"

@@ -76,7 +76,7 @@ class CaptionSettings(CaptionConfig):
             `first` (the fullest), or `all`. Prompts are the first text of an image.
         train_on_captions: Whether the captions written here are trained on; false only writes and shows them.
         flips: Whether training meets images mirrored too, with left and right exchanged in their texts. Images
-            whose texts name a side of the body are not mirrored.
+            whose texts name a side of the body, or writing in the image, are not mirrored.
     """
 
     dataset_texts: DatasetTexts = "all"

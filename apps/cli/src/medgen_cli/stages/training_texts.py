@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from medgen_captioning.clinical_facts import facts_of
 from medgen_captioning.flips import FlipRefusedError, flip_caption
 from medgen_captioning.paraphrasing import ParaphraseConfig, ParaphraseRow
 from medgen_data.atomic import write_jsonl_atomic
@@ -85,7 +86,8 @@ def texts_to_train_on(
         rows: Paraphrases; an image is named by its record id, its file, or its file's name with or without ending.
         config: How paraphrases enter.
         flips: Whether images are met mirrored too, with captions in which left and right change places. An image
-            with a text that cannot follow, such as one that names a side of the body, is not mirrored.
+            with a text that cannot follow, such as one that names a side of the body, is not mirrored, nor is one
+            of which a text says that something is written in it.
 
     Raises:
         DataError: If there are paraphrases and none is of a text of this data set.
@@ -141,6 +143,8 @@ def _paraphrases_of_records(
 
 def _why_not(texts: Sequence[str]) -> str | None:
     for text in texts:
+        if facts_of(text).statement("text") is not None:
+            return f"{text[:200]!r}: what is written in the image would be mirrored too"
         try:
             flip_caption(text)
         except FlipRefusedError as error:
