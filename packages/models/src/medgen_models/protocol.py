@@ -5,12 +5,15 @@ Shapes: B batch, C latent channels, H x W latent size, L prompt tokens, T width 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from medgen_models.diffusion import NoiseProcess
+
+if TYPE_CHECKING:
+    from medgen_models.text_encoder import PromptEncoder
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,15 @@ class LearnsVariance(Protocol):
         self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning
     ) -> tuple[Tensor, Tensor]:
         """Return the prediction and the variance channels, each [B, C, H, W]."""
+        ...
+
+
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """A family all of whose text encoders can be run in part, from states below their last blocks."""
+
+    def text_encoders(self) -> "dict[str, PromptEncoder]":
+        """Return the text encoders by part name, those of `components`."""
         ...
 
 

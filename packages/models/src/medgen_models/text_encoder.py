@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, BertModel, CLIPTextModel, T5EncoderModel
 
 from medgen_models.errors import MissingModelError
+from medgen_models.partial_text_encoder import StatesBelow, resting_below, states_below
 from medgen_models.protocol import Conditioning
 
 HiddenStates = Literal["last", "penultimate"]
@@ -34,6 +35,10 @@ class PromptEncoder:
 
     Prompts are padded to `max_tokens` whatever stands beside them, so that the embedding of one prompt never
     depends on its batch.
+
+    Attributes:
+        below: States of known prompts that enter the last blocks: the others rest then, and no other prompt can be
+            encoded. None: every block runs.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class PromptEncoder:
         self.states = states
         self.uses_mask = uses_mask
         self.lower_case = lower_case
+        self.below: StatesBelow | None = None
 
     @property
     def width(self) -> int:
@@ -86,17 +92,36 @@ class PromptEncoder:
 
         States are float32, or float64 of a double model. Gradients flow into whatever weights ask for them.
         """
-        device = next(self.text_model.parameters()).device
         parts = []
         for start in range(0, len(prompts), batch_size):
-            ids, mask = self.tokenize(prompts[start : start + batch_size])
-            missing = batch_size - len(ids) if len(prompts) > batch_size else 0
-            if missing:  # every pass has the same size, so rounding does not depend on the batch
-                ids = torch.cat([ids, ids[-1:].expand(missing, -1)])
-                mask = torch.cat([mask, mask[-1:].expand(missing, -1)])
-            encoded = self._encode_tokens(ids.to(device), mask.to(device))
-            parts.append(encoded[: len(ids) - missing])
+            some = list(prompts[start : start + batch_size])
+            missing = batch_size - len(some) if len(prompts) > batch_size else 0
+            # Every pass has the same size, so rounding does not depend on the batch.
+            encoded = self._encode_pass(some + some[-1:] * missing)
+            parts.append(encoded[: len(some)])
         return Conditioning.cat(parts)
+
+    @torch.no_grad()
+    def states_below(self, ids: Tensor, mask: Tensor, num_blocks: int, batch_size: int = 32) -> Tensor:
+        """Return the states that enter the last `num_blocks` blocks, [P, L, T] on the CPU, in the model's dtype.
+
+        Args:
+            ids: Token ids, [P, L].
+            mask: True on real tokens, [P, L].
+            num_blocks: How many blocks will still run; with penultimate states, one at least.
+            batch_size: Prompts in a pass.
+
+        Raises:
+            ValueError: If there are no blocks below, or the last state is recalled where the one before is read.
+        """
+        if self.states == "penultimate" and num_blocks == 0:
+            raise ValueError("penultimate states come before the last block; let 1 block run, got 0")
+        parts = []
+        for start in range(0, len(ids), batch_size):
+            rows = slice(start, start + batch_size)
+            seen = mask[rows].to(self._device) if self.uses_mask else None
+            parts.append(states_below(self.text_model, ids[rows].to(self._device), seen, num_blocks).cpu())
+        return torch.cat(parts)
 
     def num_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Return the untruncated token count of each prompt."""
@@ -104,6 +129,18 @@ class PromptEncoder:
 
     def _prepared(self, prompts: Sequence[str]) -> list[str]:
         return [prompt.lower().strip() for prompt in prompts] if self.lower_case else list(prompts)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.text_model.parameters()).device
+
+    def _encode_pass(self, prompts: Sequence[str]) -> Conditioning:
+        if self.below is None:
+            ids, mask = self.tokenize(prompts)
+            return self._encode_tokens(ids.to(self._device), mask.to(self._device))
+        ids, mask, states = self.below.of_prompts(prompts, self._device)
+        with resting_below(self.text_model, self.below.num_blocks, states):
+            return self._encode_tokens(ids, mask)
 
     def _encode_tokens(self, ids: Tensor, mask: Tensor) -> Conditioning:
         output = self.text_model(

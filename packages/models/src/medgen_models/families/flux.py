@@ -101,6 +101,10 @@ class FluxModel:
             "vae": self.vae,
         }
 
+    def text_encoders(self) -> dict[str, PromptEncoder]:
+        """Return the text encoders by part name."""
+        return {"text_encoder": self.clip_encoder, "text_encoder_2": self.t5_encoder}
+
     def num_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Return the length of every prompt in tokens of T5, before anything is cut."""
         return self.t5_encoder.num_tokens(prompts)

@@ -110,6 +110,10 @@ class Kandinsky22PriorModel:
             "image_encoder": self.image_encoder.network,
         }
 
+    def text_encoders(self) -> dict[str, PromptEncoder]:
+        """Return the text encoders by part name."""
+        return {"text_encoder": self.prompt_encoder}
+
     def num_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Return the length of every prompt in tokens, before anything is cut."""
         return self.prompt_encoder.num_tokens(prompts)

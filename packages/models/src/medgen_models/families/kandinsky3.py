@@ -86,6 +86,10 @@ class Kandinsky3Model:
             "vae": self.vae,
         }
 
+    def text_encoders(self) -> dict[str, PromptEncoder]:
+        """Return the text encoders by part name."""
+        return {"text_encoder": self.prompt_encoder}
+
     def num_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Return the length of every prompt in tokens, before anything is cut."""
         return self.prompt_encoder.num_tokens(prompts)

@@ -79,6 +79,10 @@ class SdxlModel:
             "vae": self.vae,
         }
 
+    def text_encoders(self) -> dict[str, PromptEncoder]:
+        """Return the text encoders by part name."""
+        return dict(zip(("text_encoder", "text_encoder_2"), self.prompt_encoders, strict=True))
+
     def num_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Return the length of every prompt in tokens, before anything is cut; the longer of the two counts."""
         counts = (encoder.num_tokens(prompts) for encoder in self.prompt_encoders)
