@@ -83,8 +83,8 @@ def main() -> int:
     print(
         f"{options.images} images, {killed} kills, {sum(server.served.values())} answers: lost {lost}, duplicate "
         f"{duplicate}, paid twice {again}; answered twice because in flight at a kill {repeated}, of "
-        f"{sum(in_flight.values())} that the ledger says were; charged twice by a server that heeds Idempotency-Key: "
-        f"{charged}"
+        f"{sum(in_flight.values())} that the ledger says were; charged twice by a server that heeds "
+        f"Idempotency-Key: {charged}"
     )
     return int(lost > 0 or duplicate > 0 or again > 0 or charged > 0 or repeated > sum(in_flight.values()))
 
