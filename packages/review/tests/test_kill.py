@@ -45,7 +45,7 @@ with ThreadPoolExecutor(4) as pool:
 def test_no_acknowledged_rating_is_lost_or_doubled_by_kills(
     store_url: str, make_study: MakeStudy, tmp_path: Path, num_kills: int
 ) -> None:
-    study = make_study(num_prompts=10, images_per_set=1)
+    study = make_study(num_prompts=6, images_per_set=1)
     study_file = tmp_path / "study.json"
     study_file.write_text(study.model_dump_json())
     with RatingStore.open(store_url, study) as store:
@@ -79,7 +79,7 @@ def test_no_acknowledged_rating_is_lost_or_doubled_by_kills(
             ]
             assert len(given) == len(set(given)) == len(stored)
     everything = {(number, place) for number in range(4) for place in all_places(study, number)}
-    assert len(stored) == len(everything) == 4 * 220
+    assert len(stored) == len(everything) == 4 * 132
 
 
 def all_places(study: Study, number: int) -> list[Place]:
