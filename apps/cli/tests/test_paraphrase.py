@@ -196,6 +196,16 @@ def answers(body: dict[str, Any]) -> str:
 PROMPTS = "Generate an image with 1 polyp.\nGenerate an image with no polyps.\n"
 
 
+def test_why_a_model_wrote_nothing_stands_beside_the_prompt(
+    medgen: Call, write: Call, tmp_path: Path
+) -> None:
+    source, out = write("prompts.txt", PROMPTS + "Zebra.\n"), tmp_path / "p.csv"
+    with tiny_server(answer=answers) as server:
+        ran = medgen("paraphrase", source, "--out", out, "--json", *of_server(server.base_url))
+    details = [problem["detail"] for problem in json.loads(ran.stdout)["problems"]]
+    assert any("'Zebra.' could be taken (no sentence in it)" in detail for detail in details)
+
+
 def of_server(url: str, *more: str) -> list[str]:
     quick = ["timeout_s=0.5", "backoff_s=0.01", "max_tries=2"]
     sets = [f"--set=paraphrase.language_model.server.{each}" for each in quick]

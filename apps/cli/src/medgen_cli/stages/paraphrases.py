@@ -65,20 +65,17 @@ def make_paraphrases(
         lock_folder(table_file.parent, f".{table_file.name}.lock"),
         _paraphraser(settings, table_file, access) as paraphraser,
     ):
-        try:
-            return paraphrase_rows(
-                images,
-                paraphraser,
-                table_file,
-                method=_method_name(settings),
-                seed=seed,
-                num=settings.per_prompt,
-                on_progress=on_progress,
-            )
-        except DataError as error:
-            if isinstance(paraphraser, LanguageModelParaphraser) and paraphraser.failures:
-                raise DataError(f"{error}; the model: {next(iter(paraphraser.failures.values()))}") from error
-            raise
+        failures = paraphraser.failures if isinstance(paraphraser, LanguageModelParaphraser) else {}
+        return paraphrase_rows(
+            images,
+            paraphraser,
+            table_file,
+            method=_method_name(settings),
+            seed=seed,
+            num=settings.per_prompt,
+            why_none=failures.get,
+            on_progress=on_progress,
+        )
 
 
 @dataclass(frozen=True)

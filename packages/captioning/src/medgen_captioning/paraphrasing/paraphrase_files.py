@@ -135,6 +135,7 @@ def paraphrase_rows(
     seed: int,
     num: int | None = None,
     batch_size: int = 16,
+    why_none: Callable[[str], str | None] = lambda _: None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ParaphraseRun:
     """Give each prompt of each image a paraphrase, and write the table; goes on where a killed run stopped.
@@ -150,6 +151,7 @@ def paraphrase_rows(
         seed: Of the paraphraser and of which image gets which paraphrase.
         num: Paraphrases per prompt; None asks for as many as the prompt has images.
         batch_size: Prompts given to the paraphraser at once.
+        why_none: Says why the paraphraser wrote nothing for a prompt, if it knows.
         on_progress: Called with the numbers of prompts done and in all, after each batch.
 
     Raises:
@@ -168,7 +170,7 @@ def paraphrase_rows(
             if on_progress is not None:
                 on_progress(len(done), len(counts))
     rows, _ = pair(images, {prompt: entry.accepted for prompt, entry in done.items()}, seed)
-    problems = _problems(file, [done[prompt] for prompt in counts])
+    problems = _problems(file, [done[prompt] for prompt in counts], why_none)
     if not rows:
         raise DataError(
             f"none of {len(counts)} prompts could be paraphrased" + "".join(f"; {p}" for p in problems[:1])
@@ -227,14 +229,16 @@ def _paraphrase(paraphraser: Paraphraser, prompts: list[str], num: int, seed: in
     ]
 
 
-def _problems(file: Path, entries: Sequence[_Done]) -> list[Problem]:
+def _problems(file: Path, entries: Sequence[_Done], why_none: Callable[[str], str | None]) -> list[Problem]:
     problems = []
     for entry in entries:
         for text, reasons in entry.rejected:
             detail = f"{text!r} is not taken for {entry.prompt!r}: {'; '.join(reasons)}"
             problems.append(Problem(file=file.name, field="Paraphrase", code="rejected", detail=detail))
         if not entry.accepted:
-            detail = f"no paraphrase of {entry.prompt!r} could be taken; its images are left out"
+            why = why_none(entry.prompt)
+            reason = f" ({why})" if why else ""
+            detail = f"no paraphrase of {entry.prompt!r} could be taken{reason}; its images are left out"
             problems.append(Problem(file=file.name, field="Prompt", code="no-paraphrase", detail=detail))
     return problems
 
