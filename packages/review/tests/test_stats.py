@@ -142,3 +142,9 @@ def test_rows_that_do_not_belong_together_are_refused(
 def test_no_ratings_are_refused() -> None:
     with pytest.raises(StudyError, match="there are no ratings yet"):
         review_stats([])
+
+
+def test_warnings_name_aspects_as_the_page_does(rating_rows: Rows) -> None:
+    rows = rating_rows(noise=3.0, steps=(0.0, 0.0))
+    warnings = review_stats(rows, aspect_names={"realism": "Clinical Realism"}).warnings
+    assert any("agree little in Clinical Realism, diversity" in warning for warning in warnings)

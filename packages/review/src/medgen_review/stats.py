@@ -5,7 +5,7 @@ Nothing here needs the study file: rows of ratings are enough. What cannot be co
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,11 @@ class ReviewStatistics:
 
 
 def review_stats(
-    rows: Sequence[RatingRow], *, scores: Iterable[ItemScore] = (), seed: int = 0
+    rows: Sequence[RatingRow],
+    *,
+    scores: Iterable[ItemScore] = (),
+    seed: int = 0,
+    aspect_names: Mapping[str, str] | None = None,
 ) -> ReviewStatistics:
     """Compute everything that the ratings can tell.
 
@@ -81,6 +85,7 @@ def review_stats(
         rows: Of one study, as exported.
         scores: Automatic scores to compare with the ranks.
         seed: Seed of all bootstraps.
+        aspect_names: Names of the aspects by key, for the warnings; the key where there is none.
 
     Raises:
         StudyError: If there are no rows, rows of two studies, a value given twice, or scores of unknown models.
@@ -112,7 +117,7 @@ def review_stats(
         repeatability=repeated,
         repeatability_note=note,
         position=position,
-        warnings=(*_warnings(ratings, profiles, agreement, position), *warnings),
+        warnings=(*_warnings(ratings, profiles, agreement, position, aspect_names or {}), *warnings),
     )
 
 
@@ -217,6 +222,7 @@ def _warnings(
     profiles: Sequence[RaterProfile],
     agreement: Sequence[AspectAgreement],
     position: PositionEffect,
+    aspect_names: Mapping[str, str],
 ) -> list[str]:
     warnings = []
     num_raters = len(ratings.raters)
@@ -236,7 +242,7 @@ def _warnings(
     for profile in profiles:
         warnings += _rater_warnings(profile, whole)
     low = [
-        each.aspect
+        aspect_names.get(each.aspect, each.aspect)
         for each in agreement
         if each.alpha_interval.value is not None and each.alpha_interval.value < LOW_ALPHA
     ]

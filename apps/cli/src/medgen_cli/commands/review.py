@@ -273,7 +273,12 @@ def stats(
     from medgen_cli.stages.review import given_scores
 
     content = None if study is None else read_study(study)
-    found = review_stats(read_ratings(ratings), scores=given_scores(scores or [], score_table), seed=seed)
+    found = review_stats(
+        read_ratings(ratings),
+        scores=given_scores(scores or [], score_table),
+        seed=seed,
+        aspect_names={aspect.key: aspect.name for aspect in content.aspects} if content else None,
+    )
     written = write_statistics(found, out, study=content)
     overall = [each for each in found.means if each.aspect == "overall"]
     rows = [
