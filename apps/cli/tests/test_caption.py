@@ -352,6 +352,27 @@ def test_texts_of_a_file_are_taken_over(
     assert "expected columns file_name, text, separated by comma, semicolon or tab" in one_clear_error(ran, 3)
 
 
+def test_a_run_waits_for_captions_instead_of_training_without_them(
+    medgen: Call, tmp_path: Path, write: Call, one_clear_error: Call
+) -> None:
+    with tiny_server(fault=lambda number: "overloaded" if number >= 5 else None) as server:
+        section = {"base_url": server.base_url, "model": "tiny", "max_tries": 1, "concurrency": 1}
+        recipe = {
+            "name": "waits",
+            "data": {"kind": "phantoms", "num_images": 16, "size": 64},
+            "caption": {"method": "server", "server": section},
+            "train": {"preset": "msdm-tiny"},
+        }
+        ran = medgen(
+            "run", write("recipe.yaml", json.dumps(recipe)), "--out", tmp_path / "run", "--device", "cpu"
+        )
+    message = one_clear_error(ran, 3)
+    assert "11 images have no caption yet" in message
+    assert "run the same command again" in message
+    assert len(read_captions(tmp_path / "run" / "captions" / "captions.jsonl")) == 5
+    assert not (tmp_path / "run" / "train").exists()
+
+
 def test_the_recipe_of_the_generator_has_the_settings_of_its_code() -> None:
     configs = Path(__file__).parents[3] / "configs" / "captions"
     section = load_recipe(configs / "vision_language.yaml").caption

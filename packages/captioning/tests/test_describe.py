@@ -268,7 +268,7 @@ def test_bad_rows_are_listed_and_good_rows_done(tmp_path: Path) -> None:
         run = caption_dataset(
             ImageDataset(dataset.root, dataset.card, records), tmp_path / "a.jsonl", config_for(server)
         )
-    assert run.num_written == 6
+    assert (run.num_written, run.num_unanswered) == (6, 0)
     assert [(problem.file, problem.code) for problem in run.problems] == [
         (broken.file_name, "not-an-image"),
         (unlabelled.file_name, "no-category"),
@@ -287,7 +287,7 @@ def test_a_wrong_key_and_a_server_that_is_down_end_the_run_with_what_is_done(
         config = config_for(server, settings={"max_tries": 2})
         run = caption_dataset(few, tmp_path / "b" / "b.jsonl", config)
         assert run.num_written == 10
-        assert len(run.problems) == 30
+        assert len(run.problems) == run.num_unanswered == 30
         assert server.num_requests < 30
         assert any("is the server up?" in problem.detail for problem in run.problems)
 

@@ -22,7 +22,7 @@ from medgen_cli.provenance import git_commit, peak_memory, versions
 from medgen_cli.recipes import Recipe, describe_generator, result_name
 from medgen_cli.run_folder import RunFolder, StageOutcome, Status, open_run, write_crash_file
 from medgen_cli.settings import ParaphraseSettings
-from medgen_cli.stages.captions import make_captions
+from medgen_cli.stages.captions import CaptionAccess, make_captions
 from medgen_cli.stages.classification import classify_datasets
 from medgen_cli.stages.data import make_dataset, source_fingerprint
 from medgen_cli.stages.paraphrases import paraphrase_for_training
@@ -34,7 +34,13 @@ from medgen_cli.stages.training_texts import UNCHANGED, TrainingTexts, texts_to_
 
 
 def run_recipe(
-    recipe: Recipe, run_dir: Path, *, overrides: Sequence[str] = (), device: str = "cpu", fork: bool = False
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    fork: bool = False,
+    allow_egress: Sequence[str] = (),
 ) -> int:
     """Walk all stages of a recipe; finished ones are skipped, a stopped one continues.
 
@@ -44,6 +50,7 @@ def run_recipe(
         overrides: The `--set` options that went into the recipe, for the record.
         device: Where tensors live.
         fork: Accept that the folder holds another recipe, and redo what changed.
+        allow_egress: Hosts besides this machine that images may be sent to for captions.
 
     Returns:
         Number of rows of data that failed and are listed in `problems.jsonl`.
@@ -63,7 +70,7 @@ def run_recipe(
         fork=fork,
     ) as run:
         try:
-            _Walk(recipe, run, device).all_stages()
+            _Walk(recipe, run, device, allow_egress).all_stages()
         except BaseException as error:
             _record_failure(run, error)
             raise
@@ -76,8 +83,9 @@ def run_recipe(
 class _Walk:
     """The stages in order; each method names what its stage depends on and what it leaves."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, device: str) -> None:
+    def __init__(self, recipe: Recipe, run: RunFolder, device: str, allow_egress: Sequence[str]) -> None:
         self.recipe = recipe
+        self.allow_egress = allow_egress
         self.run = run
         self.device = device
         self.settings = recipe.model_dump(mode="json")
@@ -136,8 +144,14 @@ class _Walk:
                 self.captions_file,
                 self.recipe.caption,
                 seed=self.recipe.seed,
+                access=CaptionAccess(allow_egress=self.allow_egress),
                 on_progress=progress,
             )
+            if done.num_unanswered:
+                raise DataError(
+                    f"{done.num_unanswered} images have no caption yet, the first: {done.problems[0]}\n"
+                    "run the same command again when the server answers: what is done is kept"
+                )
             figures = {"num_captions": done.num_written + done.num_reused}
             return StageOutcome((self.captions_file,), figures, len(done.problems))
 

@@ -23,11 +23,13 @@ class Failed:
 
     Attributes:
         stops: Whether asking on is pointless; what is in the cache is still used.
+        of_image: Whether the image is to blame, not who was asked.
     """
 
     code: str
     detail: str
     stops: bool = False
+    of_image: bool = False
 
 
 @dataclass(frozen=True)

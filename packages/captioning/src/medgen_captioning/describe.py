@@ -8,7 +8,7 @@ changed request recomputes only the images it touches.
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medgen_data.atomic import write_jsonl_atomic
@@ -101,21 +101,23 @@ def describe_dataset(
     """
     with CaptionCache(access.cache_of(target.captions_file)) as cache:
         run = _Description(target, config, cache, access, seed)
+        # Before anything is asked here: what is open now was left by a kill, or is another shard's.
+        in_doubt = len(cache.open_requests())
         outcomes = []
-        num_asked = 0
+        num_asked = num_unanswered = 0
         total, done = len(target.mine.records), len(run.finished)
         # Closed before the cache is, whatever happens: answers in flight are still stored.
         with closing(run.asking.settle(run.questions())) as settling:
             for each in settling:
                 num_asked += each.num_asked
+                num_unanswered += each.failure is not None and not each.failure.of_image
                 outcomes.append(run.outcome(each))
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)
         if on_progress is not None and done < total:
             on_progress(total, total)
-        in_doubt = len(cache.open_requests())
-    return _write(run, outcomes, num_asked, in_doubt)
+    return replace(_write(run, outcomes, num_asked, in_doubt), num_unanswered=num_unanswered)
 
 
 def plan_captions(target: Target, config: CaptionConfig, *, seed: int, access: Access) -> CaptionPlan:
@@ -312,7 +314,7 @@ def _asks(server: ServerModel) -> Callable[[Draw], str | Failed]:
                 question.prompt, key=item.key, seed=item.seed, png=png, image_sha256=question.image_sha256
             )
         except ImageError as error:
-            return Failed(error.code, str(error))
+            return Failed(error.code, str(error), of_image=True)
         except ServerError as error:
             return Failed(error.code, str(error), stops=error.stops)
 

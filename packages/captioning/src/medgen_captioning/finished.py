@@ -40,7 +40,9 @@ class CaptionRun:
         num_reused: Captions that an earlier run had made.
         problems: Images without a caption, and why; another run tries them again.
         num_asked: Answers that a model gave in this run; the others came from the cache.
-        num_in_doubt: Requests to a server without a known outcome: a run was killed while they were in flight.
+        num_unanswered: Images of this run that a server gave no answer about; a later run may fare better.
+        num_in_doubt: Requests to a server without a known outcome when this run began: in flight when another was
+            killed, or in flight from another process then.
         quarantine_file: Where the drafts are that failed the checks, with reasons; None if none failed for good.
         num_shards_missing: Other shards that are not done yet; while there are some, the captions lie in parts.
         problems_file: Where the problems of this shard are as long as others are missing.
@@ -50,6 +52,7 @@ class CaptionRun:
     num_reused: int
     problems: tuple[Problem, ...]
     num_asked: int = 0
+    num_unanswered: int = 0
     num_in_doubt: int = 0
     quarantine_file: Path | None = None
     num_shards_missing: int = 0

@@ -172,7 +172,7 @@ class BatchEngine:
                 images.append(reading.result())
                 items.append(item)
             except ImageError as error:
-                results.append((item, Failed(error.code, str(error))))
+                results.append((item, Failed(error.code, str(error), of_image=True)))
         if not items:
             return results
         texts = self._model.describe(

@@ -35,6 +35,10 @@ def run(
         bool, typer.Option("--resume", help="Insist on continuing: there must be a run already.")
     ] = False,
     fork: _Fork = False,
+    allow_egress: Annotated[
+        list[str] | None,
+        typer.Option("--allow-egress", metavar="HOST", help="Images may be sent to this host for captions."),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -57,6 +61,7 @@ def run(
         fork=fork,
         device=device,
         as_json=as_json,
+        allow_egress=tuple(allow_egress or ()),
     )
 
 
@@ -90,6 +95,7 @@ def _run(
     fork: bool,
     device: str,
     as_json: bool,
+    allow_egress: tuple[str, ...] = (),
 ) -> None:
     from medgen_cli.dry_run import plan_lines, plan_recipe
     from medgen_cli.pipeline import run_recipe
@@ -103,7 +109,9 @@ def _run(
         planned = plan_recipe(recipe, out)
         print_result(planned, as_json=as_json, lines=plan_lines(planned))
         return
-    num_problems = run_recipe(recipe, out, overrides=changes, device=choose_device(device), fork=fork)
+    num_problems = run_recipe(
+        recipe, out, overrides=changes, device=choose_device(device), fork=fork, allow_egress=allow_egress
+    )
     summary = summarise_run(out)
     report_file = (out / "report.html").resolve()
     result = {
