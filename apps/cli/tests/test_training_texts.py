@@ -114,6 +114,19 @@ def test_an_image_that_names_a_side_of_the_body_is_not_mirrored(
     assert "side of the body (left lung)" in mixed.not_mirrored[second]
 
 
+def test_an_image_is_not_mirrored_without_a_text_that_follows(
+    phantoms: ImageDataset, two: tuple[str, str]
+) -> None:
+    first, _ = two
+    rows = [ParaphraseRow(first, LEFT, "Chest radiograph with a left pleural effusion.")]
+    replaced = ParaphraseConfig(strategy="replace_all")
+    texts = texts_of(phantoms, **{first: LEFT})
+    mixed = texts_to_train_on(phantoms, texts, rows=rows, config=replaced, flips=True)
+    assert mixed.mirrored is not None
+    assert first not in mixed.mirrored
+    assert mixed.not_mirrored[first] == "none of its paraphrases can follow"
+
+
 def test_an_image_with_writing_in_it_is_not_mirrored(phantoms: ImageDataset, two: tuple[str, str]) -> None:
     first, second = two
     some = {first: "Generate an image containing text.", second: "Generate an image not containing text."}

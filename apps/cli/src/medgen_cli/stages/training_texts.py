@@ -109,10 +109,11 @@ def texts_to_train_on(
     mirrored, mirrored_at_random = {}, {}
     for record in dataset.records:
         name = record.record_id
-        if reason := _why_not(texts[name]):
+        followers = _flipped(mixed[name])
+        if reason := _why_not(texts[name]) or ("" if followers else "none of its paraphrases can follow"):
             reasons[name] = reason
             continue
-        mirrored[name] = _flipped(mixed[name])
+        mirrored[name] = followers
         if name in at_random:
             mirrored_at_random[name] = _flipped(at_random[name])
     return TrainingTexts(mixed, at_random, probability, mirrored, mirrored_at_random, reasons)
