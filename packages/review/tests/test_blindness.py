@@ -150,7 +150,8 @@ def test_letters_place_and_number_of_a_page_tell_nothing_about_the_model(
 ) -> None:
     study = make_study(num_prompts=12, models=MODELS)
     counts = np.zeros((3, 3), dtype=int)
-    guesses, hits = defaultdict(lambda: defaultdict(int)), 0
+    guesses: Any = defaultdict(lambda: defaultdict(int))
+    hits = 0
     showings = [(rater, page) for rater in range(24) for page in pages_for(study, rater)]
     for _, page in showings:
         for letter, model in zip("ABC", page.order, strict=True):
@@ -192,7 +193,7 @@ def test_the_time_to_serve_an_image_does_not_depend_on_what_its_file_was(
     with RatingStore.open(tmp_path / "ratings.sqlite", study) as store:
         client = studio_of(study, store, tmp_path).browser(store.enrol("Ada").token)
         page = store.pages(0)[0]
-        names = defaultdict(list)
+        names: Any = defaultdict(list)
         for grid in GRID.finditer(client.get("/page/1").text):
             if grid[1] != "Real images":
                 names[page.model_of(grid[1].removeprefix("Set "))] += IMAGE.findall(grid[0])

@@ -1,10 +1,15 @@
 import contextlib
+import shutil
 import sqlite3
+import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from medgen_review.server.security import MAX_BODY, LoginLimit, signature
 from medgen_review.server.serving import AddressError, checked_access, serve
@@ -74,6 +79,46 @@ def test_a_taken_port_is_said_and_nothing_is_served(
     with pytest.raises(AddressError, match="is the study served already"):
         serve(tmp_path / "study.json", port=int(server.address.rpartition(":")[2]))
     server.kill()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_with_tls_files_the_studio_answers_by_https_alone(
+    write_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    write_study(tmp_path, num_prompts=1)
+    pem = [str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")]
+    options = [
+        "-nodes",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    alternative = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    make = ["openssl", "req", "-x509", *options, *alternative, "-keyout", pem[0], "-out", pem[1]]
+    subprocess.run(make, check=True, capture_output=True)
+    server = (
+        "import sys; from pathlib import Path; from medgen_review.server.serving import serve\n"
+        "study, key, cert = map(Path, sys.argv[1:])\n"
+        "serve(study, port=0, tls_key=key, tls_cert=cert, on_ready=lambda address: print(address, flush=True))"
+    )
+    command: list[str] = [sys.executable, "-c", server, str(tmp_path / "study.json"), *pem]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address.startswith("https://127.0.0.1:")
+        context = ssl.create_default_context(cafile=pem[1])
+        with httpx2.Client(verify=context, base_url=address) as client:
+            answer = client.get("/login")
+            assert answer.status_code == 200
+            assert "strict-transport-security" in answer.headers
+        with pytest.raises(httpx2.HTTPError):
+            httpx2.get(address.replace("https", "http"))
+        process.kill()
 
 
 def test_a_changed_image_stops_the_start(write_study: Callable[..., Study], tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ CSRF = re.compile(r'data-csrf="([0-9a-f]{32})"')
 
 
 def csrf_of(client: Any) -> Any:
-    return CSRF.search(client.get("/briefing").text)[1]
+    found = CSRF.search(client.get("/briefing").text)
+    assert found is not None
+    return found[1]
 
 
 def give(
-    client: Any, csrf: Any, slug: Any, value: Any, *, seen: str = 0, action: Any = "", page: Any = 1
+    client: Any, csrf: Any, slug: Any, value: Any, *, seen: Any = 0, action: Any = "", page: Any = 1
 ) -> Any:
     slugs, values, versions = ([each] if not isinstance(each, list) else each for each in (slug, value, seen))
     form = {"csrf": csrf, "action": action or f"action-{slug}-{value}-{seen}"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from medgen_review.store import RatingStore
 from medgen_review.study import Study
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, expect, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -46,13 +46,17 @@ class Visit:
     def listen(self, page: Page) -> None:
         """Note what the browser complains of: scripts that fail, what the policy stopped, dialogs."""
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        page.on("dialog", self._dismiss)
         page.on(
             "console",
             lambda message: (
                 self.complaints.append(message.text) if "Security Policy" in message.text else None
             ),
         )
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
 
     def log_in(self, code: str) -> None:
         """Type the code."""
@@ -89,7 +93,10 @@ class Clinic:
         """Return what the database holds of a rater."""
         with RatingStore.open(self.folder / "ratings.sqlite", self.study) as store:
             store.verify()
-            return {tuple(place): value.value for place, value in store.values(number).items()}
+            return {
+                (place.page, place.letter, place.field): value.value
+                for place, value in store.values(number).items()
+            }
 
     def visit(self, **options: Any) -> Visit:
         """Sit down at another computer."""

@@ -32,7 +32,7 @@ def test_a_whole_study_by_mouse(clinic: Callable[..., Any]) -> None:
     visit = at.visit()
     visit.log_in(at.enrol("Ada"))
     visit.page.get_by_role("link", name="Start").click()
-    expected = {}
+    expected: dict[tuple[int, str, str], int] = {}
     for page in range(2):
         asked = expected_of_a_page(at, page)
         for slug, value in slugs_of(at, asked):

@@ -37,7 +37,7 @@ class Scale:
     @property
     def label(self) -> str:
         """Set and scale, for messages."""
-        return f"{self.set_name}, {'place' if self.name == self.set_name else self.name}"
+        return f"{self.set_name}, {'place in the ranking' if self.slug.endswith(RANK) else self.name}"
 
 
 @dataclass(frozen=True)

@@ -389,6 +389,9 @@
   }
 
   function setUpKeys() {
+    const missing = document.getElementById("missing");
+    missing.hidden = false;
+    missing.addEventListener("click", nextMissing);
     const button = document.getElementById("show-keys");
     const letters = document.getElementById("letters-on");
     button.hidden = false;
