@@ -155,18 +155,18 @@ def test_rejected_paraphrases_are_kept_with_their_reasons(tmp_path: Path) -> Non
     assert {row.prompt for row in read_paraphrases(tmp_path / "a.csv")[0]} == {PROMPTS[0]}
 
 
+def nothing(prompts: Sequence[str], num: int, seed: int) -> list[list[str]]:
+    return [[] for _ in prompts]
+
+
 def test_prompts_that_got_nothing_are_asked_again(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of 4 prompts"):
-        paraphrase_rows(
-            IMAGES, lambda prompts, num, seed: [[] for _ in prompts], tmp_path / "a.csv", method="m", seed=0
-        )
+        paraphrase_rows(IMAGES, nothing, tmp_path / "a.csv", method="m", seed=0)
     run = paraphrase_rows(IMAGES, grammar_paraphrases, tmp_path / "a.csv", method="m", seed=0)
     assert (run.num_reused, run.num_written) == (0, 4)
 
 
 def test_nothing_usable_is_an_error_and_writes_no_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of 4 prompts could be paraphrased.*no paraphrase of"):
-        paraphrase_rows(
-            IMAGES, lambda prompts, num, seed: [[] for _ in prompts], tmp_path / "a.csv", method="m", seed=0
-        )
+        paraphrase_rows(IMAGES, nothing, tmp_path / "a.csv", method="m", seed=0)
     assert not (tmp_path / "a.csv").exists()
