@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from medgen_data.images import encode_png
+from medgen_metrics.rank_files import read_rank_table, read_score_table
+from medgen_metrics.rank_sheet import agreement_with_ranks
 from medgen_review.schedule import places_on, value_range
 from medgen_review.store import RatingStore
 from medgen_review.study import RANK, read_study
@@ -360,3 +362,35 @@ def test_help_of_review_loads_nothing_heavy(python: Call) -> None:
         "print('LOADED', *(n for n in heavy if n in sys.modules))\n"
     )
     assert ran.stdout.rstrip().endswith("LOADED"), ran.stdout[-200:]
+
+
+def test_ranks_agree_with_medgen_metrics_where_real_images_are_hidden_among_the_models(
+    medgen: Call, study_words: list[object], tmp_path: Path
+) -> None:
+    study_file = tmp_path / "hidden.json"
+    ran = medgen(*study_words, "--hidden-real", "--images", 1, "--references", 1, "--out", study_file)
+    assert ran.exit_code == 0, ran.stderr
+    medgen("review", "raters", study_file, "--add", "Ada")
+    rate_all(study_file, seed=1)
+    medgen("review", "export", study_file, "--out", tmp_path)
+    generator = np.random.default_rng(0)
+    scores = ["prompt,item,agreement"]
+    items = ("good", "bad", "real")
+    scores += [f"p{n:03},{item},{generator.normal():.6f}" for n in range(4) for item in items]
+    (tmp_path / "scores.csv").write_text("\n".join(scores))
+    words = ("--out", tmp_path / "results", "--score-table", tmp_path / "scores.csv", "--json")
+    ran = medgen("review", "stats", tmp_path / "ratings.jsonl", *words)
+    assert ran.exit_code == 0, ran.stderr
+    (found,) = json.loads(ran.stdout)["score_tiers"]
+    ranks = read_rank_table(tmp_path / "ranks.csv")
+    means = json.loads((tmp_path / "results" / "statistics.json").read_text(encoding="utf-8"))["means"]
+    overall = {each["item"]: each["mean"]["value"] for each in means if each["aspect"] == "overall"}
+    assert overall["real"] > overall["good"] > overall["bad"]
+    sheet = agreement_with_ranks(read_score_table(tmp_path / "scores.csv"), ranks, seed=0)
+    assert sheet.num_judgements == found["num_judgements"] == 12
+    for name, method in (("spearman", "spearman"), ("kendall", "kendall-b")):
+        expected = sheet.agreements["agreement"][method]
+        assert found[name]["value"] == pytest.approx(expected.correlation.value, abs=1e-9)
+        assert found[f"pooled_{name}"] == pytest.approx(expected.pooled, abs=1e-9)
+    tiers = [tier.mean.value for tier in sheet.agreements["agreement"]["spearman"].tiers]
+    assert [tier["mean"]["value"] for tier in found["tiers"]] == pytest.approx(tiers, abs=1e-9)

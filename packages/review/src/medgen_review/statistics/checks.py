@@ -19,7 +19,7 @@ from medgen_review.statistics.intervals import (
     wilson_interval,
 )
 from medgen_review.statistics.means import crossed_mean
-from medgen_review.statistics.tables import item_of, prompt_means
+from medgen_review.statistics.tables import prompt_means
 
 Array = NDArray[np.float64]
 
@@ -122,13 +122,13 @@ def _residuals(rated: Sequence[RatingRow], num_places: int) -> Array:
     ]
     by_item: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row, value in centred:
-        by_item[item_of(row), row.aspect].append(value)
+        by_item[row.model, row.aspect].append(value)
     prompts = {name: place for place, name in enumerate(sorted({row.prompt_id for row in rated}))}
     raters = {name: place for place, name in enumerate(sorted({row.rater for row in rated}))}
     sums = np.zeros((len(prompts), num_places, len(raters)))
     counts = np.zeros_like(sums)
     for row, value in centred:
-        usual = by_item[item_of(row), row.aspect]
+        usual = by_item[row.model, row.aspect]
         place = prompts[row.prompt_id], row.position, raters[row.rater]
         sums[place] += value - sum(usual) / len(usual)
         counts[place] += 1

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from medgen_review.rating_files import RatingRow
 from medgen_review.statistics.agreement import intraclass_correlation, weighted_kappa
 from medgen_review.statistics.intervals import Estimate, UndefinedStatisticError
-from medgen_review.statistics.tables import item_of
 
 Array = NDArray[np.float64]
 Key = tuple[str, str, str, str, str]  # rater, prompt, item, kind, aspect
@@ -65,7 +64,7 @@ def repeated_values(rows: Iterable[RatingRow]) -> tuple[Repeated, ...]:
     shown: dict[int, dict[Key, int]] = {0: {}, 1: {}}
     for row in rows:
         if row.kind != "attention":
-            shown[row.repeat][row.rater, row.prompt_id, item_of(row), row.kind, row.aspect] = row.value
+            shown[row.repeat][row.rater, row.prompt_id, row.model, row.kind, row.aspect] = row.value
     both = sorted(shown[0].keys() & shown[1].keys())
     return tuple(Repeated(key[0], key[3], key[4], shown[0][key], shown[1][key]) for key in both)
 

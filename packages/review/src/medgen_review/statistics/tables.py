@@ -15,7 +15,6 @@ from medgen_review.study import REAL, StudyError
 
 Array = NDArray[np.float64]
 
-HIDDEN_REAL = "real (hidden)"  # real images under a letter, where the references are ranked as `real`
 RANK = "rank"
 
 
@@ -36,11 +35,6 @@ class Table:
     items: tuple[str, ...]
     raters: tuple[str, ...]
     values: Array
-
-
-def item_of(row: RatingRow) -> str:
-    """Return what a row is about; hidden real images are another item than the references."""
-    return HIDDEN_REAL if row.model == REAL and row.letter else row.model
 
 
 def rating_table(rows: Iterable[RatingRow]) -> Table:
@@ -64,14 +58,14 @@ def rank_table(rows: Iterable[RatingRow]) -> Table:
 def _table(rows: Sequence[RatingRow]) -> Table:
     aspects = tuple(dict.fromkeys(row.aspect or RANK for row in rows))
     prompts = tuple(sorted({row.prompt_id for row in rows}))
-    items = tuple(sorted({item_of(row) for row in rows}, key=lambda name: (_is_real(name), name)))
+    items = tuple(sorted({row.model for row in rows}, key=lambda name: (name == REAL, name)))
     raters = tuple(sorted({row.rater for row in rows}))
     places = [
         {name: index for index, name in enumerate(names)} for names in (aspects, prompts, items, raters)
     ]
     values = np.full((len(aspects), len(prompts), len(items), len(raters)), np.nan)
     for row in rows:
-        keys = (row.aspect or RANK, row.prompt_id, item_of(row), row.rater)
+        keys = (row.aspect or RANK, row.prompt_id, row.model, row.rater)
         place = tuple(index[key] for index, key in zip(places, keys, strict=True))
         if not np.isnan(values[place]):
             raise StudyError(
@@ -80,10 +74,6 @@ def _table(rows: Sequence[RatingRow]) -> Table:
             )
         values[place] = row.value
     return Table(aspects, prompts, items, raters, values)
-
-
-def _is_real(item: str) -> bool:
-    return item in (REAL, HIDDEN_REAL)
 
 
 def prompt_means(values: Array) -> Array:
