@@ -181,7 +181,10 @@ class _Description:
         self._cache = cache
         self._access = access
         self._count_tokens = token_counter(config.token_budget) if config.token_budget is not None else None
-        self._shorten, shortener = shortener_of(config, cache, if_new=self._note_long if plans_only else None)
+        on_device = access.device or (config.vision_language.device if config.vision_language else None)
+        self._shorten, shortener = shortener_of(
+            config, cache, device=on_device, if_new=self._note_long if plans_only else None
+        )
         self.revision = revision_of(target.dataset, config, self.modality, self.writer.identity + shortener)
         self.finished = target.finished(config.method, self.revision, seed)
         self.asking = Asking(
@@ -338,13 +341,18 @@ def _writer(config: CaptionConfig, cache: CaptionCache) -> Writer:
 
 
 def shortener_of(
-    config: CaptionConfig, cache: CaptionCache, *, if_new: Callable[[str], str] | None = None
+    config: CaptionConfig,
+    cache: CaptionCache,
+    *,
+    device: str | None = None,
+    if_new: Callable[[str], str] | None = None,
 ) -> tuple[Callable[[str], str] | None, str]:
     """Return what shortens a caption, None if nothing does, and the identity of its model.
 
     Args:
         config: How to caption.
         cache: Where short forms are kept.
+        device: Where the model runs; None: the first GPU, or the CPU where there is none.
         if_new: Called instead of the model where the short form is not in the cache.
     """
     if config.simplify is None:
@@ -355,7 +363,7 @@ def shortener_of(
         raise DataError(
             f"simplify needs a library that is missing ({error}); install medgen-captioning[local]"
         ) from error
-    simplifier = Simplifier(config.simplify, cache)
+    simplifier = Simplifier(config.simplify, cache, device)
 
     def shorten(text: str) -> str:
         if if_new is None:

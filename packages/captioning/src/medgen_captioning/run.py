@@ -141,7 +141,7 @@ def _prepare(
     shorten = None
     if config.simplify is not None:
         cache = open_files.enter_context(CaptionCache(access.cache_of(target.captions_file)))
-        shorten, shortener = shortener_of(config, cache)
+        shorten, shortener = shortener_of(config, cache, device=access.device)
         writer += shortener
     return _Writing(
         dataset=dataset,

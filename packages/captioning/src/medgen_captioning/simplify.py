@@ -15,14 +15,20 @@ from medgen_captioning.requests import Writer, answer_key
 class Simplifier:
     """A T5 that is loaded when the first caption is too long and its short form is not in the cache."""
 
-    def __init__(self, config: SimplifyConfig, cache: CaptionCache) -> None:
+    def __init__(self, config: SimplifyConfig, cache: CaptionCache, device: str | None = None) -> None:
         """Find the model.
+
+        Args:
+            config: Which model, and how it searches.
+            cache: Where short forms are kept.
+            device: Where it runs; None or `auto`: the first GPU, or the CPU where there is none.
 
         Raises:
             MissingModelError: If it is not to be had.
         """
         self.config = config
         self._cache = cache
+        self._device = device
         self._loaded: tuple[Any, Any] | None = None
         decoding = config.model_dump(mode="json", exclude={"model", "revision", "prefix"})
         identity = model_identity(config.model, config.revision, cache)
@@ -50,7 +56,7 @@ class Simplifier:
     @torch.inference_mode()
     def _generate(self, prompt: str) -> str:
         if self._loaded is None:
-            self._loaded = _load(self.config)
+            self._loaded = _load(self.config, self._device)
         model, tokenizer = self._loaded
         inputs = tokenizer(
             prompt, max_length=self.config.max_input_tokens, truncation=True, return_tensors="pt"
@@ -79,7 +85,7 @@ def whole_sentences(text: str) -> str:
     return text[: ends[-1]] if ends else text
 
 
-def _load(config: SimplifyConfig) -> tuple[Any, Any]:
+def _load(config: SimplifyConfig, device: str | None) -> tuple[Any, Any]:
     where = {"revision": config.revision, "trust_remote_code": False}
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(config.model, use_safetensors=True, **where)
@@ -89,5 +95,6 @@ def _load(config: SimplifyConfig) -> tuple[Any, Any]:
         kind = MissingModelError if isinstance(error, OSError) else UnusableModelError
         raise kind(f"{config.model}: cannot be read as a T5: {reason}") from error
     model.generation_config = GenerationConfig()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device in (None, "auto"):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.requires_grad_(False).eval().to(device), tokenizer
