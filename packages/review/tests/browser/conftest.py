@@ -83,20 +83,20 @@ class Clinic:
         self.server = server
         self.browser = browser
         self.contexts: list[BrowserContext] = []
+        self.number = 0
 
     def enrol(self, name: str) -> str:
         """Enrol a rater while the server runs, and return the code."""
         with RatingStore.open(self.folder / "ratings.sqlite", self.study) as store:
-            return store.enrol(name).token
+            self.number = len(store.raters())
+            return store.enrol(f"{name} {self.number}").token
 
-    def given(self, number: int = 0) -> dict[tuple[int, str, str], int | None]:
-        """Return what the database holds of a rater."""
+    def given(self) -> dict[tuple[int, str, str], int | None]:
+        """Return what the database holds of the last rater that was enrolled."""
         with RatingStore.open(self.folder / "ratings.sqlite", self.study) as store:
             store.verify()
-            return {
-                (place.page, place.letter, place.field): value.value
-                for place, value in store.values(number).items()
-            }
+            values = store.values(self.number)
+            return {(place.page, place.letter, place.field): value.value for place, value in values.items()}
 
     def visit(self, **options: Any) -> Visit:
         """Sit down at another computer."""
@@ -105,23 +105,37 @@ class Clinic:
         return Visit(context, self.server.address)
 
 
-@pytest.fixture
-def clinic(
-    tmp_path: Path,
+@pytest.fixture(scope="session")
+def clinics(
+    tmp_path_factory: pytest.TempPathFactory,
     write_study: Callable[..., Study],
     server_process: Callable[[Path], Any],
     chromium: Browser,
-) -> Iterator[Callable[..., Clinic]]:
-    """Return a maker of studies being served."""
-    made: list[Clinic] = []
+) -> Callable[..., Clinic]:
+    """Return a maker of studies being served; who asks for the same study again gets the same server."""
+    running: dict[str, Clinic] = {}
 
-    def open_clinic(study: Study | None = None, **asked: Any) -> Clinic:
-        study = study or write_study(tmp_path, **{"num_prompts": 2, **asked})
-        made.append(Clinic(tmp_path, study, server_process(tmp_path / "study.json"), chromium))
-        return made[-1]
+    def open_clinic(write: Callable[..., Study] = write_study, *texts: Any, **asked: Any) -> Clinic:
+        key = f"{write} {texts} {asked}"
+        if key not in running:
+            folder = tmp_path_factory.mktemp("clinic")
+            study = write(folder, *texts, **asked)
+            running[key] = Clinic(folder, study, server_process(folder / "study.json"), chromium)
+        return running[key]
+
+    return open_clinic
+
+
+@pytest.fixture
+def clinic(clinics: Callable[..., Clinic]) -> Iterator[Callable[..., Clinic]]:
+    """Return a maker of studies being served; what raters opened in their browsers is closed after the test."""
+    used: list[Clinic] = []
+
+    def open_clinic(*texts: Any, **asked: Any) -> Clinic:
+        used.append(clinics(*texts, **asked) if texts else clinics(**{"num_prompts": 2, **asked}))
+        return used[-1]
 
     yield open_clinic
-    for each in made:
-        for context in each.contexts:
-            context.close()
-        each.server.kill()
+    for each in used:
+        while each.contexts:
+            each.contexts.pop().close()

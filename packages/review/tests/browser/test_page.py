@@ -2,11 +2,9 @@
 
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from medgen_review.store import RatingStore
 from medgen_review.study import Study
 from playwright.sync_api import expect
 
@@ -94,11 +92,10 @@ def test_a_page_of_forty_images_paints_within_a_second(clinic: Callable[..., Any
 
 
 def test_hostile_texts_run_nothing_even_where_no_policy_stops_them(
-    clinic: Callable[..., Any], hostile_study: Callable[..., Study], tmp_path: Path, xss_payloads: list[str]
+    clinic: Callable[..., Any], hostile_study: Callable[..., Study], xss_payloads: list[str]
 ) -> None:
-    at = clinic(hostile_study(tmp_path, xss_payloads))
-    with RatingStore.open(tmp_path / "ratings.sqlite", at.study) as store:
-        code = store.enrol("<script>alert('hit')</script>").token
+    at = clinic(hostile_study, xss_payloads)
+    code = at.enrol("<script>alert('hit')</script>")
     for bypass in (False, True):
         visit = at.visit(bypass_csp=bypass)
         visit.page.on(
