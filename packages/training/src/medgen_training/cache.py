@@ -1,4 +1,4 @@
-"""What is computed once before the loop: decoded pixels, latent moments, prompt embeddings.
+"""What is computed once before the loop: pixels, latent moments, prompt embeddings, states inside text encoders.
 
 Every table has a key made of the content it came from; a table with another key is built anew, never reused.
 
@@ -17,7 +17,8 @@ import torch
 from medgen_data import DataError, ImageDataset, decode_image, fit_square
 from medgen_data.atomic import write_bytes_atomic, write_json_atomic
 from medgen_data.images import FitPolicy
-from medgen_models import Conditioning, LatentMoments, TextToImageModel
+from medgen_models import Conditioning, LatentMoments, PromptEncoder, TextToImageModel
+from medgen_models.partial_text_encoder import StatesBelow, weights_below
 from medgen_models.protocol import ImageConditioned
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -70,8 +71,13 @@ def content_sha256(tensor: Tensor) -> str:
 
 def weights_sha256(module: nn.Module) -> str:
     """Return the hash of a module's weights, by name."""
+    return tensors_sha256(module.state_dict())
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return the hash of named tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {content_sha256(tensor.reshape(-1))}\n".encode())
     return digest.hexdigest()
 
@@ -216,6 +222,40 @@ def prompt_embeddings(
         encoded = model.encode_prompts(prompts).to(torch.device("cpu"))
     _write_table(cache_dir, "prompts", key, encoded.tensors())
     return encoded
+
+
+def recalled_states(
+    encoders: Mapping[str, PromptEncoder],
+    prompts: Sequence[str],
+    num_blocks: Mapping[str, int],
+    cache_dir: Path,
+) -> dict[str, StatesBelow]:
+    """Return what enters the last blocks of text encoders, by part name, from the cache where it fits.
+
+    Args:
+        encoders: Text encoders by part name, with or without adapters in their last blocks.
+        prompts: Unique prompts.
+        num_blocks: How many of the last blocks of each run at every step.
+        cache_dir: Where the table lies.
+    """
+    tokens = {part: encoder.tokenize(prompts) for part, encoder in encoders.items()}
+    key = {
+        part: {
+            "tokens": [content_sha256(tensor) for tensor in tokens[part]],
+            "weights": tensors_sha256(weights_below(encoder.text_model, num_blocks[part])),
+            "sees_padding": not encoder.uses_mask,
+            "num_blocks": num_blocks[part],
+        }
+        for part, encoder in encoders.items()
+    }
+    states = _read_table(cache_dir, "text_states", key)
+    if states is None:
+        states = {
+            part: encoder.states_below(*tokens[part], num_blocks[part]) for part, encoder in encoders.items()
+        }
+        _write_table(cache_dir, "text_states", key, states)
+    rows = {prompt: row for row, prompt in enumerate(prompts)}
+    return {part: StatesBelow(num_blocks[part], rows, *tokens[part], states[part]) for part in encoders}
 
 
 def image_conditions(

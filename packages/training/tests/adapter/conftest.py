@@ -10,6 +10,7 @@ from medgen_models.adapters import adapter_parameters, is_adapted
 from medgen_models.base_models import load_pretrained
 from medgen_models.tiny.flux import write_tiny_flux
 from medgen_models.tiny.pixart import write_tiny_pixart
+from medgen_models.tiny.sdxl import write_tiny_sdxl
 from medgen_models.tiny.stable_diffusion import write_tiny_sd
 from medgen_training import AdapterTrainConfig
 from medgen_training.adapter.batches import condition_source, latent_source
@@ -28,6 +29,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "pixart": write_tiny_pixart(folder / "pixart"),
         "sd": write_tiny_sd(folder / "sd"),
         "flux": write_tiny_flux(folder / "flux"),
+        "sdxl": write_tiny_sdxl(folder / "sdxl"),
     }
 
 

@@ -25,6 +25,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "text-encoder": ("pixart", ADAPTED_TEXT),
     "text-encoder-dropout": ("pixart", {**ADAPTED_TEXT, "text_encoder_dropout": True}),
     "text-encoder-hldf": ("pixart", {**ADAPTED_TEXT, **HLDF}),
+    "text-encoder-last-block": (
+        "pixart",
+        {"adapter": {"text_encoder": True, "text_encoder_blocks": 1}, **HLDF},
+    ),
+    "sdxl-last-block": ("sdxl", {"adapter": {"text_encoder": True, "text_encoder_blocks": 1}}),
     "prompt-dropout": ("pixart", {"context_dropout": 0.5}),
     "dora": ("pixart", {"adapter": {"dora": "denoiser"}}),
     "sd": ("sd", HLDF),

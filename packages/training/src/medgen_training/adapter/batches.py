@@ -3,13 +3,16 @@
 Shapes: N images, P unique prompts, B batch, C latent channels, H x W latent size, S image size.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from medgen_models import Conditioning, LatentMoments, TextToImageModel
-from medgen_models.protocol import Cascade, ImageConditioned
+from medgen_models import Conditioning, LatentMoments, PromptEncoder, TextToImageModel
+from medgen_models.adapters import adapter_of, is_adapted
+from medgen_models.partial_text_encoder import blocks_of
+from medgen_models.protocol import Cascade, ImageConditioned, ReadsPrompts
 from torch import Tensor
 
 from medgen_training.cache import (
@@ -20,9 +23,12 @@ from medgen_training.cache import (
     image_encoder_sha256,
     latent_moments,
     prompt_embeddings,
+    recalled_states,
     text_encoder_sha256,
     to_pixel_values,
 )
+
+logger = logging.getLogger(__name__)
 
 # Image rows [B] and standard normal noise [B, C, H, W] to latents of that shape.
 LatentSource = Callable[[Tensor, Tensor], Tensor]
@@ -72,7 +78,7 @@ class CachedPrompts:
 
 @dataclass(frozen=True)
 class LivePrompts:
-    """Prompts encoded at every step, by an encoder that learns."""
+    """Prompts encoded at every step, by an encoder that learns: whole, or its last blocks alone."""
 
     model: TextToImageModel
     prompts: Sequence[str]
@@ -134,18 +140,59 @@ def condition_source(
     cache: bool,
     text_encoder_learns: bool,
 ) -> ConditionSource:
-    """Return where conditions come from; what a frozen encoder gives is computed once if `cache` is wanted."""
+    """Return where conditions come from; what frozen weights give is computed once if `cache` is wanted.
+
+    Of an encoder that learns in its last blocks alone, the blocks below them then rest: the model encodes no other
+    prompts than these any more.
+    """
     if isinstance(model, ImageConditioned):
         encoded = image_conditions(
             model, images, cache_dir, image_encoder_sha256=image_encoder_sha256(model), device=model.device
         )
         return CachedImageConditions(encoded, model.device)
     if text_encoder_learns or not cache:
+        if cache and isinstance(model, ReadsPrompts):
+            rest_below_adapters(model, prompts.prompts, cache_dir)
         return LivePrompts(model, prompts.prompts)
     table = prompt_embeddings(
         model, prompts.prompts, cache_dir, text_encoder_sha256=text_encoder_sha256(model)
     )
     return CachedPrompts(table, model.device)
+
+
+def rest_below_adapters(model: ReadsPrompts, prompts: Sequence[str], cache_dir: Path) -> None:
+    """Let the blocks below the first adapter of every text encoder rest: what they give is computed once."""
+    depths = {part: blocks_that_run(part, encoder) for part, encoder in model.text_encoders().items()}
+    num_blocks = {part: depth for part, depth in depths.items() if depth is not None}
+    if not num_blocks:
+        return
+    encoders = {part: model.text_encoders()[part] for part in num_blocks}
+    for part, below in recalled_states(encoders, prompts, num_blocks, cache_dir).items():
+        encoders[part].below = below
+        depth = len(blocks_of(encoders[part].text_model))
+        logger.info("%s: the last %d of %d blocks run at every step", part, num_blocks[part], depth)
+
+
+def blocks_that_run(part: str, encoder: PromptEncoder) -> int | None:
+    """Return how many of the last blocks of a text encoder run at every step; None: all of them."""
+    text_model = encoder.text_model
+    num_blocks = 0
+    if is_adapted(text_model):
+        num_blocks = adapter_of(text_model).last_blocks or len(blocks_of(text_model))
+    if encoder.states == "penultimate":
+        num_blocks = max(num_blocks, 1)  # the states that are read come before the last block
+    if num_blocks >= len(blocks_of(text_model)):
+        return None
+    if text_model.training:
+        logger.warning(
+            "%s: all blocks run at every step, because dropout changes what they give; set "
+            "train.text_encoder_dropout to false, and only the last %d of %d run",
+            part,
+            num_blocks,
+            len(blocks_of(text_model)),
+        )
+        return None
+    return num_blocks
 
 
 def unconditional_like(model: TextToImageModel, source: ConditionSource, images: Tensor) -> Conditioning:

@@ -11,6 +11,8 @@ from medgen_models import TextToImageModel
 from medgen_models.adapters import AdapterFacts, AdapterSize, add_adapters, save_adapter
 from medgen_models.adapters.folders import BaseOptions
 from medgen_models.base_models import base_sha256, load_pretrained
+from medgen_models.partial_text_encoder import blocks_below
+from medgen_models.protocol import ReadsPrompts
 
 from medgen_training.adapter.batches import condition_source, latent_source
 from medgen_training.adapter.config import AdapterTrainConfig
@@ -195,12 +197,19 @@ def _report_long_prompts(model: TextToImageModel, prompts: PromptTable, on_event
 
 
 def _put_aside(model: TextToImageModel, config: AdapterTrainConfig, *, text_encoder_learns: bool) -> None:
-    """Take networks that are not asked again off the device."""
+    """Take networks and blocks that are not asked again off the device."""
     for name, module in model.components().items():
         is_text = name.startswith("text_encoder")
         is_idle = not text_encoder_learns if is_text else name != "denoiser" and config.hldf is None
         if is_idle:
             module.to("cpu")
+    if not isinstance(model, ReadsPrompts):
+        return
+    for encoder in model.text_encoders().values():
+        if encoder.below is not None:
+            # The first block lends its position bias.
+            for block in blocks_below(encoder.text_model, encoder.below.num_blocks)[1:]:
+                block.to("cpu")
 
 
 def _write_first_batch(
