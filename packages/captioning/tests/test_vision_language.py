@@ -130,9 +130,9 @@ def test_a_taught_model_captions_a_data_set_and_its_answers_are_kept(
         assert {"opening", "no-echo", "max-tokens"} <= set(row.checks)
     (tmp_path / "a.jsonl").unlink()
     # Batches are no cause of a text, and nothing is asked again.
-    other = config.model_copy(
-        update={"vision_language": config.vision_language.model_copy(update={"batch_size": 1})}
-    )  # type: ignore[union-attr]
+    section = config.vision_language
+    assert section is not None
+    other = config.model_copy(update={"vision_language": section.model_copy(update={"batch_size": 1})})
     assert plan_dataset(few, tmp_path / "a.jsonl", other, seed=0).num_to_ask == 0
     assert caption_dataset(few, tmp_path / "a.jsonl", other).num_asked == 0
 
