@@ -81,14 +81,14 @@ def test_focus_is_visible_on_everything_that_takes_it(clinic: Callable[..., Any]
 
 
 def test_a_page_of_forty_images_paints_within_a_second(clinic: Callable[..., Any]) -> None:
-    at = clinic(num_prompts=1, images_per_set=10, side=256)
+    at = clinic(num_prompts=1, images_per_set=10, side=512)
     visit = at.visit()
     visit.log_in(at.enrol("Ada"))
     visit.page.goto(f"{at.server.address}/page/1", wait_until="load")
     assert visit.page.locator(".images img").count() == 40
     first_paint = visit.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     assert first_paint < 1000
-    assert visit.page.evaluate("[...document.images].every((each) => !each.src || each.naturalWidth === 256)")
+    assert visit.page.evaluate("[...document.images].every((each) => !each.src || each.naturalWidth === 512)")
 
 
 def test_hostile_texts_run_nothing_even_where_no_policy_stops_them(

@@ -109,6 +109,36 @@ def test_a_digit_that_may_go_on_waits_for_the_next_and_arrows_move(clinic: Calla
     assert sorted(at.given().values()) == [1, 9]
 
 
+def test_on_a_long_scale_the_value_is_typed_and_one_beyond_it_not_taken(clinic: Callable[..., Any]) -> None:
+    at = clinic(num_prompts=1, changed={"highest": 100})
+    visit = at.visit()
+    visit.log_in(at.enrol("Ada"))
+    visit.page.goto(f"{at.server.address}/page/1")
+    visit.page.locator("#v-1-A-0").focus()
+    visit.page.keyboard.type("55")
+    visit.page.keyboard.press("Enter")
+    visit.expect_saved("1-A-0")
+    expect(visit.page.locator("#v-1-A-1")).to_be_focused()
+    visit.page.keyboard.type("200")
+    visit.page.keyboard.press("Tab")
+    visit.page.locator("#v-1-A-2").fill("0")
+    visit.page.keyboard.press("Tab")
+    visit.expect_saved("1-A-2")
+    assert sorted(at.given().values()) == [0, 55]
+
+
+def test_what_is_missing_is_found_by_its_button(clinic: Callable[..., Any]) -> None:
+    at = clinic(num_prompts=1)
+    visit = at.visit()
+    visit.log_in(at.enrol("Ada"))
+    visit.page.goto(f"{at.server.address}/page/1")
+    for slug, value in slugs_of(at, expected_of_a_page(at, 0)):
+        if slug != "1-B-3":
+            visit.value(slug, value).click()
+    visit.page.get_by_role("button", name="To the next missing value").click()
+    expect(visit.value("1-B-3", 0)).to_be_focused()
+
+
 def test_a_place_in_the_ranking_changes_hands(clinic: Callable[..., Any]) -> None:
     at = clinic(num_prompts=1)
     visit = at.visit()

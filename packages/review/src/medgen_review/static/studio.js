@@ -82,13 +82,14 @@
     return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
-  function applyPending() {
+  function applyPending(fresh = false) {
+    const waiting = fresh || halted || wait > 0;
     for (const entry of queue) {
       for (const change of entry.changes) {
         const scale = scaleOf(change.slug);
         if (!scale) continue;
         show(scale, change.value);
-        mark(scale, "Not saved yet", true);
+        mark(scale, waiting ? "Not saved yet" : "Saving…", waiting);
       }
     }
     remember();
@@ -426,7 +427,7 @@
     setUpSurround();
     setUpKeys();
     form.addEventListener("change", changed);
-    applyPending();
+    applyPending(true);
   }
   send();
 })();
