@@ -1,10 +1,17 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from medgen_review.rating_files import RatingRow
 from medgen_review.statistics.intervals import draw_resamples
-from medgen_review.statistics.means import OVERALL, crossed_mean, mean_differences, model_means
+from medgen_review.statistics.means import (
+    OVERALL,
+    crossed_mean,
+    mean_differences,
+    model_means,
+    rephrasing_differences,
+)
 from medgen_review.statistics.tables import Table, rating_table
 
 Rows = Callable[..., list[RatingRow]]
@@ -76,3 +83,28 @@ def test_one_value_has_no_interval_and_no_value_has_no_mean() -> None:
     assert (one.mean.value, one.mean.interval, one.deviation) == (5.0, None, None)
     assert "at least two prompts or raters" in one.mean.note
     assert (none.mean.value, none.mean.note) == (None, "no value was given")
+
+
+def test_rephrasing_costs_what_is_taken_from_rephrased_prompts(rating_rows: Rows) -> None:
+    table = rating_table(rating_rows(num_prompts=16, num_raters=4, noise=0.4))
+    kinds = {prompt: "rephrased" if int(prompt[1:]) % 2 else "original" for prompt in table.prompts}
+    values = table.values.copy()
+    values[:, 1::2, 1] -= 2.0  # of the second model
+    before = rephrasing_differences(table, kinds, seed=0)
+    after = rephrasing_differences(replace(table, values=values), kinds, seed=0)
+    expected = np.mean(values[:, 1::2, 1]) - np.mean(values[:, ::2, 1])
+    assert after[1].difference.value == pytest.approx(expected, abs=1e-12)
+    assert (after[0], after[2]) == (before[0], before[2])
+    interval = after[1].difference.interval
+    assert interval is not None
+    assert interval[0] < expected < interval[1] < 0
+
+
+def test_prompts_of_one_kind_have_no_difference(rating_rows: Rows) -> None:
+    table = rating_table(rating_rows())
+    assert rephrasing_differences(table, dict.fromkeys(table.prompts, "original"), seed=0) == ()
+    kinds = {prompt: "rephrased" if prompt == "p00" else "original" for prompt in table.prompts}
+    found = rephrasing_differences(table, kinds, seed=0)
+    assert {each.difference.note for each in found} == {
+        "no interval: it needs at least two prompts of each kind"
+    }

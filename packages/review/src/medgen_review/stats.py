@@ -16,7 +16,14 @@ from medgen_review.score_files import ItemScore, scores_of_table
 from medgen_review.statistics.aspects import AspectAgreement, AspectTest, aspect_agreement, aspect_tests
 from medgen_review.statistics.checks import PositionEffect, RaterProfile, position_effect, rater_profiles
 from medgen_review.statistics.intervals import Estimate, UndefinedStatisticError
-from medgen_review.statistics.means import MeanDifference, ModelMean, mean_differences, model_means
+from medgen_review.statistics.means import (
+    MeanDifference,
+    ModelMean,
+    RephrasingDifference,
+    mean_differences,
+    model_means,
+    rephrasing_differences,
+)
 from medgen_review.statistics.ranks import RankSummary, rank_concordance, rank_summaries
 from medgen_review.statistics.repeatability import Repeatability, Repeated, repeatability, repeated_values
 from medgen_review.statistics.tables import Table, rank_table, rating_table
@@ -56,6 +63,7 @@ class ReviewStatistics:
     raters: tuple[RaterProfile, ...]
     means: tuple[ModelMean, ...]
     differences: tuple[MeanDifference, ...]
+    rephrasing: tuple[RephrasingDifference, ...]
     tests: tuple[AspectTest, ...]
     agreement: tuple[AspectAgreement, ...]
     ranks: tuple[RankSummary, ...]
@@ -93,6 +101,7 @@ def review_stats(
     _check(rows)
     ratings, ranks = rating_table(rows), rank_table(rows)
     highest = rows[0].highest
+    kinds: dict[str, str] = {row.prompt_id: row.prompt_kind for row in rows}
     tiers, warnings = scores_of_table(ranks, scores)
     repeated, note = _repeated(rows, highest)
     profiles = rater_profiles(rows)
@@ -108,6 +117,7 @@ def review_stats(
         raters=profiles,
         means=model_means(ratings, seed=seed),
         differences=mean_differences(ratings, seed=seed),
+        rephrasing=rephrasing_differences(ratings, kinds, seed=seed),
         tests=aspect_tests(ratings),
         agreement=agreement,
         ranks=rank_summaries(ranks, seed=seed),

@@ -3,6 +3,7 @@
 Shapes: A aspects, P prompts, M items, R raters, B bootstrap samples.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen_review.statistics.intervals import Estimate, Resamples, bootstrap_estimate, draw_resamples
-from medgen_review.statistics.tables import Table
+from medgen_review.statistics.tables import Table, prompt_means
 
 Array = NDArray[np.float64]
 
@@ -45,6 +46,14 @@ class MeanDifference:
     aspect: str
     difference: Estimate
     num_pairs: int
+
+
+@dataclass(frozen=True)
+class RephrasingDifference:
+    """Mean rating of one item on rephrased prompts minus that on original ones."""
+
+    item: str
+    difference: Estimate
 
 
 def model_means(table: Table, *, seed: int) -> tuple[ModelMean, ...]:
@@ -96,6 +105,49 @@ def mean_differences(table: Table, *, seed: int) -> tuple[MeanDifference, ...]:
                     int(np.isfinite(difference).sum()),
                 )
             )
+    return tuple(found)
+
+
+def rephrasing_differences(
+    table: Table, kinds: Mapping[str, str], *, seed: int
+) -> tuple[RephrasingDifference, ...]:
+    """Return, for every item, how much worse or better it is rated where the prompt says it in other words.
+
+    The mean over aspects counts. Intervals draw original and rephrased prompts again, each among themselves, and
+    the raters, the same for both.
+
+    Args:
+        table: Ratings.
+        kinds: `original` or `rephrased` of every prompt.
+        seed: Seed of the bootstrap.
+    """
+    first, second = (
+        np.array([kinds[prompt] == kind for prompt in table.prompts]) for kind in ("rephrased", "original")
+    )
+    if not first.any() or not second.any():
+        return ()
+    raters = draw_resamples(1, len(table.raters), seed=seed).raters
+    found = []
+    for column, item in enumerate(table.items):
+        values = np.moveaxis(table.values[:, :, column], 0, -1)  # [P, R, A]
+        means = prompt_means(values)  # over aspects, [P, R]
+        sides = [
+            _mean(
+                means[side],
+                Resamples(draw_resamples(int(side.sum()), 1, seed=seed + 1 + place).prompts, raters),
+            )
+            for place, side in enumerate((first, second))
+        ]
+        (rephrased, one), (original, other) = sides
+        known = np.isfinite(means).any(axis=1)
+        fewest = min(int((known & first).sum()), int((known & second).sum()))
+        if fewest == 0:
+            estimate = Estimate(None, None, "no value was given")
+        else:
+            estimate = bootstrap_estimate(
+                rephrased - original, one - other, num_units=fewest, unit="prompts of each kind"
+            )
+        found.append(RephrasingDifference(item, estimate))
     return tuple(found)
 
 
