@@ -280,7 +280,7 @@ def test_errors_are_pages_in_words(studio: Callable[..., Any], monkeypatch: pyte
     assert "content-security-policy" in answer.headers
 
 
-def test_a_server_killed_under_twenty_raters_loses_nothing_that_it_acknowledged(
+def test_a_server_killed_under_its_raters_loses_and_doubles_nothing(
     write_study: Callable[..., Study], tmp_path: Path, server_process: Callable[[Path], Any]
 ) -> None:
     from medgen_review.store import RatingStore
