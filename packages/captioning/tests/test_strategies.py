@@ -77,3 +77,15 @@ def test_images_of_one_prompt_take_different_paraphrases_as_long_as_they_last() 
     assert [row.file_name for row in rows] == [image.file_name for image in images]
     assert sorted(row.paraphrase for row in rows[:3]) == ["a", "b", "c"]
     assert without == [ImageText("x.jpg", "q")]
+
+
+def test_more_paraphrases_than_images_are_all_dealt_out_on_demand() -> None:
+    images = [ImageText("a.jpg", "one polyp"), ImageText("b.jpg", "one polyp"), ImageText("c.jpg", "no polyp")]
+    paraphrases = {"one polyp": [f"polyp {i}" for i in range(5)], "no polyp": ["nothing"]}
+    rows, without = pair(images, paraphrases, seed=3, all_of_them=True)
+    assert not without
+    assert [row.file_name for row in rows] == ["a.jpg"] * 3 + ["b.jpg"] * 2 + ["c.jpg"]
+    assert sorted(row.paraphrase for row in rows if row.prompt == "one polyp") == paraphrases["one polyp"]
+    one_each, _ = pair(images, paraphrases, seed=3)
+    assert one_each == [rows[0], rows[3], rows[5]]
+    assert len(add(rows)) == 3 + 6  # every prompt once, every paraphrase once

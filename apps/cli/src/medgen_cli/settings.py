@@ -98,7 +98,7 @@ class ParaphraseSettings(ParaphraseConfig):
             `Filename,Prompt,Paraphrase`.
         file: The table of method `file`.
         language_model: Who is asked with method `llm`.
-        per_prompt: Paraphrases of each prompt, shared by its images; None: one for each image.
+        per_prompt: Paraphrases of each prompt, dealt out to its images; None: one for each image.
     """
 
     method: Literal["grammar", "llm", "file"] = "grammar"

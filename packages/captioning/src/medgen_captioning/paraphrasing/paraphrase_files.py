@@ -149,7 +149,7 @@ def paraphrase_rows(
         file: The table, written whole at the end.
         method: Name and version of the paraphraser with its settings; work of another method is not mixed in.
         seed: Of the paraphraser and of which image gets which paraphrase.
-        num: Paraphrases per prompt; None asks for as many as the prompt has images.
+        num: Paraphrases per prompt, all of which are rows; None asks for as many as the prompt has images.
         batch_size: Prompts given to the paraphraser at once.
         why_none: Says why the paraphraser wrote nothing for a prompt, if it knows.
         on_progress: Called with the numbers of prompts done and in all, after each batch.
@@ -169,7 +169,8 @@ def paraphrase_rows(
                 done[entry.prompt] = entry
             if on_progress is not None:
                 on_progress(len(done), len(counts))
-    rows, _ = pair(images, {prompt: entry.accepted for prompt, entry in done.items()}, seed)
+    accepted = {prompt: entry.accepted for prompt, entry in done.items()}
+    rows, _ = pair(images, accepted, seed, all_of_them=num is not None)
     problems = _problems(file, [done[prompt] for prompt in counts], why_none)
     if not rows:
         raise DataError(

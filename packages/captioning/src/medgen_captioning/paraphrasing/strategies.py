@@ -63,13 +63,13 @@ class ImageText:
 
 
 def add(rows: Sequence[ParaphraseRow]) -> list[ImageText]:
-    """Return the prompts of all rows, then their paraphrases: twice as many."""
+    """Return the prompts, then their paraphrases: twice as many where each prompt of an image has one."""
     return keep(rows) + replace_all(rows)
 
 
 def keep(rows: Sequence[ParaphraseRow]) -> list[ImageText]:
-    """Return the prompts alone."""
-    return [ImageText(row.file_name, row.prompt) for row in rows]
+    """Return the prompts alone, each once for each of its images."""
+    return list(dict.fromkeys(ImageText(row.file_name, row.prompt) for row in rows))
 
 
 def replace_all(rows: Sequence[ParaphraseRow]) -> list[ImageText]:
@@ -124,7 +124,11 @@ def apply_strategy(rows: Sequence[ParaphraseRow], config: ParaphraseConfig, seed
 
 
 def pair(
-    images: Sequence[ImageText], paraphrases: Mapping[str, Sequence[str]], seed: int
+    images: Sequence[ImageText],
+    paraphrases: Mapping[str, Sequence[str]],
+    seed: int,
+    *,
+    all_of_them: bool = False,
 ) -> tuple[list[ParaphraseRow], list[ImageText]]:
     """Give each image text one paraphrase; texts that share a prompt take different ones as long as they last.
 
@@ -132,6 +136,8 @@ def pair(
         images: Prompts of images, in the order of the result.
         paraphrases: Paraphrases by prompt.
         seed: Which row gets which.
+        all_of_them: Where there are more paraphrases than texts of a prompt, deal out the rest too: a text then has
+            several rows.
 
     Returns:
         The rows, and the image texts whose prompt has no paraphrase.
@@ -140,6 +146,7 @@ def pair(
         prompt: Random(f"{seed} {prompt}").sample(list(texts), len(texts))
         for prompt, texts in paraphrases.items()
     }
+    counts = Counter(image.text for image in images)
     used: Counter[str] = Counter()
     rows, without = [], []
     for image in images:
@@ -147,6 +154,10 @@ def pair(
         if not order:
             without.append(image)
             continue
-        rows.append(ParaphraseRow(image.file_name, image.text, order[used[image.text] % len(order)]))
+        place = used[image.text]
+        own = order[place :: counts[image.text]] or [order[place % len(order)]]
+        rows += [
+            ParaphraseRow(image.file_name, image.text, text) for text in (own if all_of_them else own[:1])
+        ]
         used[image.text] += 1
     return rows, without
