@@ -61,7 +61,8 @@ def test_every_address_of_a_computer_needs_the_names_that_raters_type(tmp_path: 
 def test_a_proxy_is_known_by_its_https_address(origin: Any) -> None:
     with pytest.raises(AddressError, match="behind_proxy must be the address raters type"):
         checked_access(behind_proxy=origin)
-    assert checked_access(behind_proxy="https://a.example/").origins(8000) == ("https://a.example",)
+    for typed in ("https://a.example/", "https://A.Example", "https://a.example:443"):
+        assert checked_access(behind_proxy=typed).origins(8000) == ("https://a.example",)
 
 
 def test_half_of_tls_is_refused(tmp_path: Path) -> None:

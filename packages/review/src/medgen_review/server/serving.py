@@ -41,7 +41,8 @@ class Access:
     def origins(self, port: int) -> tuple[str, ...]:
         """Return the origins a page of the studio may have, that to show first."""
         if self.behind_proxy is not None:
-            return (self.behind_proxy.rstrip("/"),)
+            # As browsers send it: small letters, no port where it is the usual one.
+            return (self.behind_proxy.rstrip("/").lower().removesuffix(":443"),)
         scheme = "https" if self.tls else "http"
         names = [] if is_any_address(self.host) else [self.host]
         if is_loopback(self.host):
@@ -134,7 +135,7 @@ def serve(
         allow_public: Permit an address that other computers reach; needs TLS or a proxy too.
         tls_cert: Certificate chain, PEM.
         tls_key: Its key, PEM.
-        behind_proxy: Origin of a TLS proxy in front, like `https://rate.clinic.example`.
+        behind_proxy: Origin of a TLS proxy in front, like `https://rate.clinic.example`; it has to pass `Host` on.
         hostnames: Names that raters type, where they are not `host`.
         cache_dir: Where prepared images are kept; default `shown-images` beside the study.
         on_ready: Called with the address once connections are taken.
