@@ -35,8 +35,8 @@ class AdapterConfig(BaseModel):
         text_encoder: Adapt the text encoders too. True takes the preset of `targets` where they have it and
             `attention` otherwise; a name or ends of module names choose for themselves.
         text_encoder_rank: Rank there, if it differs.
-        text_encoder_blocks: Adapt only the last so many blocks of each, whose input can then be cached; all if
-            left out.
+        text_encoder_blocks: Adapt only the last so many blocks of each; what enters them is then computed once,
+            and only they run at every step. All if left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -46,10 +46,11 @@ class AdapterTrainConfig(BaseModel):
         snr_gamma: Weight min(SNR, gamma) / SNR of Hang et al. 2023, for noise prediction; None: off.
         noise_offset: Standard deviation of a shift of the noise that all pixels of a channel share.
         context_dropout: Probability of training an image without its prompt.
-        text_encoder_dropout: Leave the dropout of an adapted text encoder on, as Med-Art's code does.
+        text_encoder_dropout: Leave the dropout of an adapted text encoder on, as Med-Art's code does; then all its
+            blocks run at every step.
         embedded_guidance: Guidance scale given to denoisers that take it as an input (FLUX).
         prior_noise_schedule: Noise levels of Kandinsky 2.2's prior: as MMCP's code, or as it was trained.
-        cache: Encode images (and prompts, where their encoder is frozen) once, before the first step.
+        cache: Encode images, and prompts as far up as their encoder is frozen, once before the first step.
         gradient_checkpointing: Compute activations twice to keep fewer; auto: when memory asks for it.
         compile_blocks: Compile every block of the denoiser.
         checkpoint_every: Steps between checkpoints.
