@@ -51,7 +51,7 @@ def recipe(write: Call) -> Callable[..., Path]:
 
     def call(server: TinyServer | None = None, **settings: object) -> Path:
         url = server.base_url if server is not None else "http://127.0.0.1:9/v1"
-        quick = {"base_url": url, "model": "tiny", "timeout_s": 0.5, "backoff_s": 0.01, **settings}
+        quick = {"base_url": url, "model": "tiny", "timeout_s": 10, "backoff_s": 0.01, **settings}
         section = json.dumps({"method": "server", "server": quick})
         return Path(write("recipe.yaml", f"seed: 3\ncaption: {section}\n"))
 
@@ -133,7 +133,15 @@ def test_a_server_with_trouble_in_one_request_of_five_captions_everything(
         return FAULTS[number // 5 % len(FAULTS)] if number % 5 == 0 else None
 
     with tiny_server(fault=fault) as server:
-        flags = ["--config", recipe(), "--base-url", server.base_url, "--model", "another", "--json"]
+        flags = [
+            "--config",
+            recipe(timeout_s=0.5),
+            "--base-url",
+            server.base_url,
+            "--model",
+            "another",
+            "--json",
+        ]
         ran = medgen("caption", phantoms.root, "--out", tmp_path / "a.jsonl", *flags)
     assert ran.exit_code == 0, ran.stderr
     assert json.loads(ran.stdout)["num_written"] == 24

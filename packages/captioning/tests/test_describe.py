@@ -39,7 +39,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
 
 
 def config_for(server: TinyServer, *, settings: dict[str, Any] | None = None, **more: Any) -> CaptionConfig:
-    quick = {"timeout_s": 0.4, "backoff_s": 0.01, "concurrency": 4, **(settings or {})}
+    quick = {"timeout_s": 10, "backoff_s": 0.01, "concurrency": 4, **(settings or {})}
     return CaptionConfig(
         method="server", server=ServerConfig(base_url=server.base_url, model="tiny", **quick), **more
     )
@@ -80,7 +80,8 @@ def test_one_request_in_five_with_trouble_changes_no_caption(few: ImageDataset, 
     with tiny_server(
         fault=lambda number: FAULTS[number // 5 % len(FAULTS)] if number % 5 == 0 else None
     ) as server:
-        run = caption_dataset(few, tmp_path / "troubled" / "calm.jsonl", config_for(server))
+        impatient = config_for(server, settings={"timeout_s": 0.5})
+        run = caption_dataset(few, tmp_path / "troubled" / "calm.jsonl", impatient)
         assert (run.num_written, run.problems) == (40, ())
         assert server.num_requests > 48
         assert server.most_at_once <= 4 + 10  # hanging ones stay at the server after the client has left
@@ -92,8 +93,9 @@ def test_one_request_in_five_with_trouble_changes_no_caption(few: ImageDataset, 
 
 
 def test_no_more_requests_are_in_flight_than_allowed(few: ImageDataset, tmp_path: Path) -> None:
-    with tiny_server(delay_s=0.02) as server:
-        caption_dataset(few, tmp_path / "a.jsonl", config_for(server, settings={"concurrency": 3}))
+    some = few.select(split="test")
+    with tiny_server(delay_s=0.2) as server:
+        caption_dataset(some, tmp_path / "a.jsonl", config_for(server, settings={"concurrency": 3}))
         assert server.most_at_once == 3
 
 

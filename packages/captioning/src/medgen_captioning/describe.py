@@ -28,8 +28,8 @@ from medgen_captioning.model_files import model_identity
 from medgen_captioning.prompts import description_request, simple_caption, visual_features
 from medgen_captioning.quarantine import Quarantined, quarantine_file_of
 from medgen_captioning.requests import Draw, Question, Writer
-from medgen_captioning.server import ServerError, ServerModel, cost_of, server_writer
-from medgen_captioning.shortening import judge_shortened
+from medgen_captioning.server import ServerError, ServerModel, server_writer
+from medgen_captioning.shortening import judge_shortened, shortener_of
 from medgen_captioning.tokens import token_counter
 
 
@@ -54,37 +54,6 @@ class Access:
         return self.cache_file or captions_file.with_name("caption-cache.sqlite")
 
 
-@dataclass(frozen=True)
-class CaptionPlan:
-    """What a run would do, and what it may cost at most.
-
-    Attributes:
-        num_records: Records of this shard.
-        num_finished: Of these, captions that are written already.
-        num_settled: Of the rest, images that need no answer, or whose answers are all in the cache.
-        num_to_ask: Images that need an answer of the model, or may need one if T5 cannot shorten the last.
-        num_to_simplify: Captions in the cache that T5 has still to shorten.
-        most_answers: Answers that this may take, if every draft but the last fails.
-        most_requests: Requests that this may take, if every answer needs all tries; 0 without a server.
-        most_prompt_tokens: Of these requests, at the size of the largest prompt so far; None: none was seen yet.
-        most_answer_tokens: Of these requests.
-        most_cost: In the currency of the prices; None: a price or the size of a prompt is not known.
-        problems: Records about which nothing can be asked.
-    """
-
-    num_records: int
-    num_finished: int
-    num_settled: int
-    num_to_ask: int = 0
-    num_to_simplify: int = 0
-    most_answers: int = 0
-    most_requests: int = 0
-    most_prompt_tokens: int | None = 0
-    most_answer_tokens: int = 0
-    most_cost: float | None = None
-    problems: tuple[Problem, ...] = ()
-
-
 def describe_dataset(
     target: Target,
     config: CaptionConfig,
@@ -100,7 +69,7 @@ def describe_dataset(
             be sent to a host that is not allowed, or no image could be captioned.
     """
     with CaptionCache(access.cache_of(target.captions_file)) as cache:
-        run = _Description(target, config, cache, access, seed)
+        run = Description(target, config, cache, access, seed)
         # Before anything is asked here: what is open now was left by a kill, or is another shard's.
         in_doubt = len(cache.open_requests())
         outcomes = []
@@ -120,39 +89,7 @@ def describe_dataset(
     return replace(_write(run, outcomes, num_asked, in_doubt), num_unanswered=num_unanswered)
 
 
-def plan_captions(target: Target, config: CaptionConfig, *, seed: int, access: Access) -> CaptionPlan:
-    """Return what `describe_dataset` would ask, without asking it and without loading a model.
-
-    Raises:
-        DataError: As `describe_dataset`, as far as it can be told beforehand.
-    """
-    with CaptionCache(access.cache_of(target.captions_file)) as cache:
-        run = _Description(target, config, cache, access, seed, plans_only=True)
-        left = [run.asking.attempts_left(question) for question in run.questions()]
-        most_answers, server = sum(left), config.server
-        most_requests = most_answers * server.max_tries if server is not None else 0
-        prompt = cache.spending(run.writer.identity).largest_prompt
-        prompt_tokens = most_requests * prompt if prompt or not most_requests else None
-        answer_tokens = most_requests * server.max_new_tokens if server is not None else 0
-        cost = None
-        if server is not None and prompt_tokens is not None:
-            cost = cost_of(server, prompt_tokens, answer_tokens)
-        return CaptionPlan(
-            num_records=len(target.mine.records),
-            num_finished=len(run.finished),
-            num_settled=left.count(0),
-            num_to_ask=len(left) - left.count(0),
-            num_to_simplify=run.num_to_simplify,
-            most_answers=most_answers,
-            most_requests=most_requests,
-            most_prompt_tokens=prompt_tokens,
-            most_answer_tokens=answer_tokens,
-            most_cost=cost,
-            problems=tuple(run.problems),
-        )
-
-
-class _Description:
+class Description:
     """One run: its settings resolved, its model not yet loaded."""
 
     def __init__(
@@ -279,7 +216,7 @@ class _Description:
 
 
 def _write(
-    run: _Description,
+    run: Description,
     outcomes: list[CaptionRow | Quarantined | Problem],
     num_asked: int,
     num_in_doubt: int,
@@ -338,37 +275,3 @@ def _writer(config: CaptionConfig, cache: CaptionCache) -> Writer:
         decoding,
         draws=model.decoding.do_sample,
     )
-
-
-def shortener_of(
-    config: CaptionConfig,
-    cache: CaptionCache,
-    *,
-    device: str | None = None,
-    if_new: Callable[[str], str] | None = None,
-) -> tuple[Callable[[str], str] | None, str]:
-    """Return what shortens a caption, None if nothing does, and the identity of its model.
-
-    Args:
-        config: How to caption.
-        cache: Where short forms are kept.
-        device: Where the model runs; None: the first GPU, or the CPU where there is none.
-        if_new: Called instead of the model where the short form is not in the cache.
-    """
-    if config.simplify is None:
-        return None, ""
-    try:
-        from medgen_captioning.simplify import Simplifier
-    except ImportError as error:
-        raise DataError(
-            f"simplify needs a library that is missing ({error}); install medgen-captioning[local]"
-        ) from error
-    simplifier = Simplifier(config.simplify, cache, device)
-
-    def shorten(text: str) -> str:
-        if if_new is None:
-            return simplifier.simplify(text)
-        known = simplifier.known(text)
-        return if_new(text) if known is None else known
-
-    return shorten, f" + {simplifier.writer.identity}"

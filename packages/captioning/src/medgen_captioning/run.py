@@ -25,12 +25,13 @@ from medgen_captioning.caption_cache import CaptionCache
 from medgen_captioning.caption_files import GivenTexts, read_given_texts
 from medgen_captioning.checks import CountTokens, Demands
 from medgen_captioning.config import CaptionConfig
-from medgen_captioning.describe import Access, CaptionPlan, describe_dataset, plan_captions, shortener_of
+from medgen_captioning.describe import Access, describe_dataset
 from medgen_captioning.finished import CaptionRun, Target, revision_of
 from medgen_captioning.journal import Journal
 from medgen_captioning.measured import measured_caption
+from medgen_captioning.planning import CaptionPlan, plan_captions
 from medgen_captioning.prompts import simple_caption
-from medgen_captioning.shortening import judge_shortened
+from medgen_captioning.shortening import judge_shortened, shortener_of
 from medgen_captioning.tokens import token_counter
 
 __all__ = ["Access", "CaptionConfig", "CaptionRun", "caption_dataset", "check_caption", "plan_dataset"]

@@ -12,7 +12,7 @@ from medgen_cli.progress import ProgressLine
 
 if TYPE_CHECKING:
     from medgen_captioning import CaptionRun
-    from medgen_captioning.describe import CaptionPlan
+    from medgen_captioning.planning import CaptionPlan
 
 # The sections of a recipe that a method with a model has.
 _SECTIONS = {"server": "server", "vision-language": "vision_language"}

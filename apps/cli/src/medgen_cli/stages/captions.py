@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgen_captioning import CaptionConfig, CaptionRun, caption_dataset
-from medgen_captioning.describe import Access, CaptionPlan
+from medgen_captioning.describe import Access
+from medgen_captioning.planning import CaptionPlan
 from medgen_captioning.run import plan_dataset
 from medgen_captioning.shards import part_of
 from medgen_data.atomic import write_jsonl_atomic
