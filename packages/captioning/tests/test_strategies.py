@@ -80,7 +80,11 @@ def test_images_of_one_prompt_take_different_paraphrases_as_long_as_they_last() 
 
 
 def test_more_paraphrases_than_images_are_all_dealt_out_on_demand() -> None:
-    images = [ImageText("a.jpg", "one polyp"), ImageText("b.jpg", "one polyp"), ImageText("c.jpg", "no polyp")]
+    images = [
+        ImageText("a.jpg", "one polyp"),
+        ImageText("b.jpg", "one polyp"),
+        ImageText("c.jpg", "no polyp"),
+    ]
     paraphrases = {"one polyp": [f"polyp {i}" for i in range(5)], "no polyp": ["nothing"]}
     rows, without = pair(images, paraphrases, seed=3, all_of_them=True)
     assert not without

@@ -12,7 +12,18 @@ from medgen_cli.errors import UsageError
 Model = TypeVar("Model", bound=BaseModel)
 
 # The fields of a recipe, known here without loading the packages that define them.
-RECIPE_FIELDS = ("name", "seed", "data", "caption", "paraphrase", "train", "sample", "score", "classify", "report")
+RECIPE_FIELDS = (
+    "name",
+    "seed",
+    "data",
+    "caption",
+    "paraphrase",
+    "train",
+    "sample",
+    "score",
+    "classify",
+    "report",
+)
 
 
 def load_section(

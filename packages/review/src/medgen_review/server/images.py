@@ -44,7 +44,9 @@ class PreparedImages:
             logger.info("preparing %d images in %s", len(missing), cache_dir)
 
         def bring(image: StudyImage) -> None:
-            write_bytes(prepared.file_of(image), _shown(study_dir, image, study.design))
+            # A torn file has another length and is prepared anew, so a power cut costs nothing.
+            content = _shown(study_dir, image, study.design)
+            write_bytes(prepared.file_of(image), content, durable=False)
 
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             for _ in pool.map(bring, missing):
