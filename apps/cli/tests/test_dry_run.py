@@ -78,6 +78,29 @@ def test_full_size_is_planned_without_data_weights_or_network(
     assert all(fit["reasons"])
 
 
+def test_text_encoder_that_learns_in_its_last_block_is_planned_with_the_others_at_rest(
+    medgen: Call, write: Call
+) -> None:
+    plans = {}
+    last_block = PIXART.replace(
+        "targets: paper", "targets: paper, text_encoder: true, text_encoder_blocks: 1"
+    )
+    for name, text in {
+        "last": last_block,
+        "live": f"{last_block}  cache: false\n",
+    }.items():
+        ran = medgen("train", write("recipe.yaml", text), "--dry-run", "--json")
+        assert ran.exit_code == 0, ran.stderr
+        plans[name] = json.loads(ran.stdout)
+    latents = 4 * 80 * 2 * 4 * 64 * 64
+    assert plans["last"]["cache_bytes"] == latents + 2 * 81 * 120 * 4096  # bfloat16 states
+    assert plans["live"]["cache_bytes"] == 0
+    assert plans["last"]["flops"]["step"] < 0.8 * plans["live"]["flops"]["step"]
+    # The weights of 22 of 24 blocks.
+    weights = [plans[name]["memory"]["weights"]["text_encoder"] for name in ("live", "last")]
+    assert weights[0] - weights[1] == 2 * 22 * (4 * 4096 * 4096 + 3 * 4096 * 10_240 + 2 * 4096)
+
+
 def test_table_for_a_human_holds_every_module_and_the_settings_that_fit(medgen: Call, write: Call) -> None:
     ran = medgen(
         "train", "--config", write("recipe.yaml", PIXART), "--dry-run", "--num-images", 10, "--fit", "16GiB"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, PixArtTransformer2DModel
+from medgen_models.adapters import PartAdapter, add_adapter
 from medgen_models.architectures import ARCHITECTURES, FamilyName, build_parts, example_inputs
 from medgen_models.footprint import CallCost, Footprint, family_footprint, measure_call
 from medgen_models.fused_attention import FusedAttention
@@ -283,6 +284,27 @@ def test_learning_parameters_have_gradients_and_two_moments(med_art: Footprint) 
 def test_caches_are_counted_per_image_and_prompt(med_art: Footprint) -> None:
     assert med_art.latent_cache_bytes == 4 * 2 * 4 * 64 * 64
     assert med_art.prompt_cache_bytes == 4 * 120 * 4096
+
+
+def test_blocks_that_rest_cost_nothing_and_leave_the_device_but_for_the_first(med_art: Footprint) -> None:
+    parts = build_parts("pixart", dtype=torch.bfloat16, only=["text_encoder"])
+    frozen = family_footprint("pixart", parts, 512)
+    adapter = PartAdapter(rank=8, alpha=8, targets=("q", "v"), last_blocks=1)
+    added = add_adapter(parts["text_encoder"], adapter, seed=0)
+    whole = family_footprint("pixart", parts, 512)
+    resting = family_footprint("pixart", parts, 512, last_blocks={"text_encoder": 1})
+    saved = [each.calls["text_encoder"].forward_flops for each in (whole, resting)]
+    assert saved[0] - saved[1] == frozen.calls["text_encoder"].forward_flops * 23 // 24
+    assert resting.calls["text_encoder"].backward_flops == whole.calls["text_encoder"].backward_flops > 0
+    assert resting.calls["text_encoder"].saved_bytes == whole.calls["text_encoder"].saved_bytes
+    # Queries, keys, values and output; three layers of the feed-forward; two norms.
+    block = 4 * 4096 * 4096 + 3 * 4096 * 10_240 + 2 * 4096
+    assert resting.parameters["text_encoder"].bytes_by_dtype == {
+        torch.bfloat16: 2 * (4_762_310_656 - 22 * block),
+        torch.float32: 4 * added.num_parameters,
+    }
+    assert resting.text_state_bytes == 2 * 120 * 4096
+    assert med_art.text_state_bytes == whole.text_state_bytes == 0
 
 
 def test_only_parts_without_gradients_can_be_cached(med_art: Footprint) -> None:

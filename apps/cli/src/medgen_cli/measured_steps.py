@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from medgen_models.adapters import add_adapters
+from medgen_models.adapters import add_adapters, is_adapted
 from medgen_models.architectures import Architecture, architecture, build_parts
 from medgen_models.base_models import DTYPES, BaseDtype
 from medgen_models.class_dit.presets import DIT_PRESETS
 from medgen_models.footprint import CallCost, Footprint, family_footprint, measure_call
 from medgen_models.model_source import ModelSource
 from medgen_models.parameters import ParameterCounts, parameter_counts
+from medgen_models.partial_text_encoder import blocks_of
 from medgen_training import AdapterTrainConfig, DitTrainConfig, MsdmTrainConfig
 from torch import nn
 
@@ -72,6 +73,7 @@ def measure_adapter_step(config: AdapterTrainConfig, dtype: BaseDtype) -> Measur
             config.batch_size,
             num_tokens=num_tokens,
             decode=config.hldf is not None,
+            last_blocks=_last_blocks(config, parts),
         )
     else:
         counts = {part: parameter_counts(module) for part, module in parts.items()}
@@ -83,6 +85,21 @@ def measure_adapter_step(config: AdapterTrainConfig, dtype: BaseDtype) -> Measur
         cached=_idle_parts(config, footprint) if config.cache else (),
         checkpointing=config.gradient_checkpointing is True,
     )
+
+
+def _last_blocks(config: AdapterTrainConfig, parts: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Return how many blocks of each text encoder run at every step, where it is not all of them."""
+    text_models = {part: module for part, module in parts.items() if part.startswith("text_encoder")}
+    if not config.cache or not any(is_adapted(module) for module in text_models.values()):
+        return {}
+    running = {}
+    for part, module in text_models.items():
+        depth = len(blocks_of(module))
+        learning = depth if config.text_encoder_dropout else config.adapter.text_encoder_blocks or depth
+        running[part] = learning if is_adapted(module) else 0
+        if running[part] >= depth:
+            del running[part]
+    return running
 
 
 def _idle_parts(config: AdapterTrainConfig, footprint: Footprint) -> tuple[str, ...]:

@@ -56,12 +56,10 @@ def training_plan(
 def _adapter_plan(config: AdapterTrainConfig, num_images: int, fit_bytes: int | None) -> dict[str, Any]:
     measured = measure_adapter_step(config, config.base_dtype)
     num_steps = config.steps_for(num_images)
-    prompts_cached = not any(part.startswith("text_encoder") for part in _learning(measured))
-    num_prompts = num_images + 1 if prompts_cached else 0
-    cache_bytes = (
-        measured.footprint.latent_cache_bytes * num_images
-        + measured.footprint.prompt_cache_bytes * num_prompts
-    )
+    footprint = measured.footprint
+    text_learns = any(part.startswith("text_encoder") for part in _learning(measured))
+    prompt_bytes = footprint.text_state_bytes if text_learns else footprint.prompt_cache_bytes
+    cache_bytes = footprint.latent_cache_bytes * num_images + prompt_bytes * (num_images + 1)
     plan = _common(
         config,
         measured,

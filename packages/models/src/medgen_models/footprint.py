@@ -7,7 +7,7 @@ runs as a fused kernel, and that nothing but what autograd keeps is alive at the
 """
 
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from medgen_models.architectures import architecture, example_inputs
 from medgen_models.fused_attention import FusedAttention
 from medgen_models.parameters import ParameterCounts, parameter_counts
+from medgen_models.partial_text_encoder import blocks_below, resting_below
 from medgen_models.saved_bytes import BlockWatch, SavedStorages, storage_address
 
 
@@ -63,10 +64,11 @@ class Footprint:
 
     Attributes:
         batch_size: Images in the step, B.
-        parameters: Counts by part.
+        parameters: Counts by part, without text encoder blocks that rest.
         calls: Costs by call, `part` or `part.method`.
         latent_cache_bytes: What a cache keeps of one image.
         prompt_cache_bytes: What a cache keeps of one prompt.
+        text_state_bytes: What a cache keeps of one prompt instead, where only last blocks of text encoders run.
     """
 
     batch_size: int
@@ -74,6 +76,7 @@ class Footprint:
     calls: Mapping[str, CallCost]
     latent_cache_bytes: int = 0
     prompt_cache_bytes: int = 0
+    text_state_bytes: int = 0
 
     @property
     def gradient_bytes(self) -> int:
@@ -138,6 +141,7 @@ def family_footprint(
     *,
     num_tokens: int | None = None,
     decode: bool = False,
+    last_blocks: Mapping[str, int] | None = None,
 ) -> Footprint:
     """Measure a training step of a published family on the meta device.
 
@@ -149,9 +153,10 @@ def family_footprint(
         batch_size: Images in the step.
         num_tokens: Prompt length; that of the family if none is given.
         decode: Whether the step also decodes latents with a gradient, as a loss on pixels needs it.
+        last_blocks: How many blocks of some text encoders run, from states below them that are cached.
 
     Raises:
-        ValueError: If the family is unknown or the sizes do not fit it.
+        ValueError: If the family is unknown, the sizes do not fit it, or no blocks are below those that run.
     """
     known = architecture(family)
     inputs = example_inputs(family, image_size, batch_size, num_tokens=num_tokens)
@@ -160,16 +165,26 @@ def family_footprint(
         inputs["vae.decode"] = tree_map_only(Tensor, Tensor.requires_grad_, inputs["vae.decode"])
     else:
         inputs.pop("vae.decode", None)
+    last_blocks = last_blocks or {}
+    resting = {part: blocks_below(parts[part], count) for part, count in last_blocks.items()}
+    states = {part: _states_like(parts[part], inputs[part]["input_ids"]) for part in last_blocks}
     calls = {}
     for call, arguments in inputs.items():
         part, _, method = call.partition(".")
-        calls[call] = measure_call(parts[part], arguments, method or "forward")
+        with ExitStack() as stack:
+            if part in states:
+                stack.enter_context(resting_below(parts[part], last_blocks[part], states[part]))
+            calls[call] = measure_call(parts[part], arguments, method or "forward")
     return Footprint(
         batch_size=batch_size,
-        parameters={name: parameter_counts(part) for name, part in parts.items()},
+        # The first block stays, because it lends its position bias.
+        parameters={
+            name: parameter_counts(part, without=resting.get(name, [])[1:]) for name, part in parts.items()
+        },
         calls=calls,
         latent_cache_bytes=known.latent_cache_bytes(image_size or known.image_size),
         prompt_cache_bytes=known.prompt_cache_bytes(num_tokens or known.num_tokens),
+        text_state_bytes=sum(tensor[0].nbytes for tensor in states.values()),
     )
 
 
@@ -213,6 +228,13 @@ def measure_call(module: nn.Module, inputs: Mapping[str, Any], method: str = "fo
         largest_bytes=max(everything.values(), default=0),
         learns=bool(learning),
     )
+
+
+def _states_like(text_model: nn.Module, ids: Tensor) -> Tensor:
+    """Return states [B, L, T] on the meta device for token ids [B, L]."""
+    config: Any = text_model.config
+    width = getattr(config, "hidden_size", None) or config.d_model
+    return torch.empty(*ids.shape, width, dtype=next(text_model.parameters()).dtype, device="meta")
 
 
 def _requires_grad(leaf: Any) -> bool:

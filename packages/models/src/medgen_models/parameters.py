@@ -23,11 +23,14 @@ class ParameterCounts:
         return sum(self.bytes_by_dtype.values())
 
 
-def parameter_counts(module: nn.Module) -> ParameterCounts:
-    """Count the parameters of a module, meta device included."""
+def parameter_counts(module: nn.Module, *, without: Sequence[nn.Module] = ()) -> ParameterCounts:
+    """Count the parameters of a module, meta device included, without those of some modules in it."""
+    left_out = {id(parameter) for each in without for parameter in each.parameters()}
     num_bytes: Counter[torch.dtype] = Counter()
     total = trainable = trainable_bytes = 0
     for parameter in module.parameters():
+        if id(parameter) in left_out:
+            continue
         total += parameter.numel()
         trainable += parameter.numel() * parameter.requires_grad
         trainable_bytes += parameter.nbytes * parameter.requires_grad
