@@ -36,7 +36,8 @@ class AdapterConfig(BaseModel):
             `attention` otherwise; a name or ends of module names choose for themselves.
         text_encoder_rank: Rank there, if it differs.
         text_encoder_blocks: Adapt only the last so many blocks of each; what enters them is then computed once,
-            and only they run at every step. All if left out.
+            and only they run at every step. SDXL reads its first encoder before the last block, so that one learns
+            from 2 blocks on. All if left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
