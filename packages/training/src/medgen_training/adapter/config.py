@@ -51,8 +51,12 @@ class AdapterTrainConfig(BaseModel):
         embedded_guidance: Guidance scale given to denoisers that take it as an input (FLUX).
         prior_noise_schedule: Noise levels of Kandinsky 2.2's prior: as MMCP's code, or as it was trained.
         cache: Encode images, and prompts as far up as their encoder is frozen, once before the first step.
-        gradient_checkpointing: Compute activations twice to keep fewer; auto: when memory asks for it.
+        gradient_checkpointing: Compute activations twice to keep fewer; auto: when memory asks for it, and with
+            `shard_base`.
         compile_blocks: Compile every block of the denoiser.
+        shard_base: Share the frozen weights of the denoiser, and of text encoders that run at every step, out over
+            the processes (FSDP), which gather a block's when it runs: for a base that one device cannot hold, at
+            the price of sending all weights at every pass. One process is refused.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: How many stay.
         log_every: Steps between looks at the loss; there is no wait for the device in between.
@@ -93,6 +97,7 @@ class AdapterTrainConfig(BaseModel):
     cache: bool = True
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     compile_blocks: bool = False
+    shard_base: bool = False
     checkpoint_every: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=10, ge=1)

@@ -18,6 +18,7 @@ from medgen_training.adapter.batches import condition_source, latent_source
 from medgen_training.adapter.config import AdapterTrainConfig
 from medgen_training.adapter.draws import draw_turns, turns_of_step
 from medgen_training.adapter.memory import must_checkpoint
+from medgen_training.adapter.sharding import base_mesh, shard_denoiser, shard_text_encoders
 from medgen_training.adapter.trainer import AdapterData, train_adapter_weights
 from medgen_training.blocks import checkpoint_blocks, compile_blocks
 from medgen_training.cache import PromptTable, load_pixels
@@ -61,7 +62,7 @@ def train_adapter(
         should_stop: Asked after every step; True writes a checkpoint and raises `TrainingInterrupted`.
 
     Raises:
-        AdapterError: If the targets do not fit the model.
+        AdapterError: If the targets do not fit the model, or one process is to share the base.
         CheckpointError: If `train_dir` holds another training, or any training without `resume`.
         DataError: If an image is smaller than the training's size, or an image has no text.
         MissingModelError: If the base model is not to be had.
@@ -71,7 +72,9 @@ def train_adapter(
     adapter_dir = train_dir / "adapter"
     accelerator = Accelerator(cpu=device == "cpu")
     facts = base_facts(config)
-    model = load_pretrained(facts, dtype=config.base_dtype, device=str(accelerator.device))
+    mesh = base_mesh(accelerator.num_processes, accelerator.device) if config.shard_base else None
+    start_device = "cpu" if config.shard_base else str(accelerator.device)
+    model = load_pretrained(facts, dtype=config.base_dtype, device=start_device)
     pixels = load_pixels(dataset, model.image_size, policy=config.fit, allow_upscaling=config.allow_upscaling)
     rows = training_rows(dataset, pixels, texts, variants)
     images, prompts = rows.images, rows.prompts
@@ -83,6 +86,8 @@ def train_adapter(
 
     _report_long_prompts(model, prompts, on_event)
     sizes = prepare_model(model, config, seed=seed)
+    if mesh is not None:
+        shard_denoiser(model, mesh, accelerator.device)
     text_encoder_learns = any(part.startswith("text_encoder") for part in sizes)
 
     def on_progress(done: int, total: int) -> None:
@@ -104,6 +109,8 @@ def train_adapter(
         _write_first_batch(model, data, config, train_dir, seed=seed)
     if config.cache:
         _put_aside(model, config, text_encoder_learns=text_encoder_learns)
+    if mesh is not None and (text_encoder_learns or not config.cache):
+        shard_text_encoders(model, mesh)  # whole until now: the main process filled the cache alone
     _set_up_blocks(model, data, config)
     train_adapter_weights(
         model,
@@ -148,7 +155,9 @@ def prepare_model(
     for module in model.components().values():
         module.requires_grad_(False).eval()
     # Convolutions, and those of U-Nets alone, run faster on it; nothing else has weights of four dimensions.
-    model.denoiser.to(memory_format=torch.channels_last)
+    # A share of a weight is a run of rows, which that order of channels has none of.
+    if not config.shard_base:
+        model.denoiser.to(memory_format=torch.channels_last)
     sizes = add_adapters(model.components(), config.adapter, family=config.family, seed=seed)
     for part in sizes:
         if config.text_encoder_dropout and part.startswith("text_encoder"):
@@ -160,7 +169,9 @@ def prepare_model(
 
 def _set_up_blocks(model: TextToImageModel, data: AdapterData, config: AdapterTrainConfig) -> None:
     checkpointing = config.gradient_checkpointing
-    if checkpointing is True or (checkpointing == "auto" and must_checkpoint(model, data, config)):
+    if checkpointing == "auto":  # who shares the base out is short of memory, and processes must agree
+        checkpointing = config.shard_base or must_checkpoint(model, data, config)
+    if checkpointing:
         checkpoint_blocks(model.denoiser)
     if config.compile_blocks:
         compile_blocks(model.denoiser)
