@@ -65,6 +65,7 @@ def test_a_whole_study_by_keys_alone(clinic: Callable[..., Any]) -> None:
             break
     keys.press("Enter")
     expect(visit.page.locator("#page")).to_be_visible()
+    visit.page.wait_for_load_state()  # the script runs just before
     keys.press("?")
     expect(visit.page.get_by_role("heading", name="Keys")).to_be_visible()
     keys.press("Escape")

@@ -122,7 +122,7 @@ def hldf_gradients(
 
     Args:
         model: A family that decodes to pixels. A denoiser wrapped for data parallelism is not synchronised here;
-            one whose weights are sharded cannot be differentiated this way.
+            of one in shares (`fully_shard`), the parameters must be whole ones, as those of adapters are.
         conditioning: Encoded prompts, B.
         unconditional: Encoded empty prompts, B.
         target: Colours of the training images, B.

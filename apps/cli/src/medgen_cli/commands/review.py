@@ -204,8 +204,9 @@ def serve(
             hostnames=hostnames or (),
             on_ready=_print_address,
         )
-    except KeyboardInterrupt:  # the way to end it
-        print_note("stopped; everything that was rated is kept")
+    except KeyboardInterrupt:  # the way to end it; the server may also end by itself at the same signal
+        pass
+    print_note("stopped; everything that was rated is kept")
 
 
 def _print_address(address: str) -> None:

@@ -155,7 +155,7 @@ def prepare_model(
     for module in model.components().values():
         module.requires_grad_(False).eval()
     # Convolutions, and those of U-Nets alone, run faster on it; nothing else has weights of four dimensions.
-    # A share of a weight is a run of rows, which that order of channels has none of.
+    # FSDP takes weights in the usual order alone.
     if not config.shard_base:
         model.denoiser.to(memory_format=torch.channels_last)
     sizes = add_adapters(model.components(), config.adapter, family=config.family, seed=seed)
