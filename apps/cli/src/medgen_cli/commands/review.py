@@ -1,5 +1,6 @@
 """`medgen review`: blind expert review in the browser, and what the ratings mean."""
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -191,7 +192,8 @@ def serve(
 
     from medgen_cli.stages.review import database_of
 
-    try:
+    # Ctrl-C is the way to end it; the server may also end by itself at the same signal.
+    with contextlib.suppress(KeyboardInterrupt):
         serve_study(
             study,
             database_of(study, database),
@@ -204,8 +206,6 @@ def serve(
             hostnames=hostnames or (),
             on_ready=_print_address,
         )
-    except KeyboardInterrupt:  # the way to end it; the server may also end by itself at the same signal
-        pass
     print_note("stopped; everything that was rated is kept")
 
 

@@ -1,6 +1,7 @@
 """`medgen train`: images and captions become a model or an adapter."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,13 +76,13 @@ def train(
     """Train a generator on a data set and its captions.
 
     Only the training split is used. The first Ctrl-C ends the step and writes a checkpoint; the second stops
-    at once.
+    at once. `accelerate launch --no_python medgen train ...` trains an adapter on several processes.
     """
     from medgen_cli.dry_run import plan_lines
     from medgen_cli.provenance import choose_device
     from medgen_cli.recipes import load_train_config, result_name
     from medgen_cli.sections import recipe_seed
-    from medgen_cli.stages.training import require_earlier_training, train_model
+    from medgen_cli.stages.training import launched_rank, require_earlier_training, train_model
 
     if recipe is not None and config is not None:
         raise UsageError(f"give the recipe once: {recipe}, or --config {config}")
@@ -100,7 +101,8 @@ def train(
     dataset, texts = _described_images(data, captions, paraphrases, config, changes)
     if resume:
         require_earlier_training(out)
-    with ProgressLine("train") as progress:
+    is_first = launched_rank() == 0
+    with ProgressLine("train") if is_first else nullcontext() as progress:
         result_dir = train_model(
             dataset,
             texts,
@@ -112,7 +114,8 @@ def train(
             progress=progress,
         )
     name = result_name(settings)
-    print_result({name: str(result_dir)}, as_json=as_json, lines=[f"{name} in {result_dir}"])
+    if is_first:
+        print_result({name: str(result_dir)}, as_json=as_json, lines=[f"{name} in {result_dir}"])
 
 
 def _described_images(

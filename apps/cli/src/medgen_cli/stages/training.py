@@ -1,6 +1,7 @@
 """Training: a data set and its texts become a model folder, or an adapter folder."""
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ def train_model(
     """Train a generator on the training split and return its model or adapter folder.
 
     The first SIGINT or SIGTERM lets the step end and a checkpoint be written; the second stops at once.
+    Of several processes that were launched together, the first writes texts and reports; each has a lock.
 
     Args:
         dataset: The data set; its validation split, if any, may choose the best weights.
@@ -75,8 +77,10 @@ def train_model(
     _check_classes(config, records, texts)
     variants = texts.variants()
     train_dir.mkdir(parents=True, exist_ok=True)
-    with lock_folder(train_dir, "train.lock"), stop_after_step() as stop:
-        if variants is not None:
+    rank = launched_rank()
+    lock_name = f"train-{rank}.lock" if rank else "train.lock"
+    with lock_folder(train_dir, lock_name), stop_after_step() as stop:
+        if variants is not None and rank == 0:
             texts.write(train_dir, records)
         try:
             return train(
@@ -89,7 +93,7 @@ def train_model(
                 resume=resume,
                 validation_set=validation_set,
                 variants=variants,
-                on_event=on_event,
+                on_event=None if rank else on_event,
                 should_stop=stop.is_requested,
             )
         except TrainingInterrupted as error:
@@ -98,6 +102,11 @@ def train_model(
             if is_out_of_memory(error):
                 error.add_note(_memory_advice(config))
             raise
+
+
+def launched_rank() -> int:
+    """Return the number that `accelerate launch` or `torchrun` gave this process; 0 without them."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def training_records(dataset: ImageDataset) -> ImageDataset:
