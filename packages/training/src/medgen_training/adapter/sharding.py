@@ -31,7 +31,8 @@ def base_mesh(num_processes: int, device: torch.device) -> DeviceMesh:
     if num_processes == 1:
         raise AdapterError(
             "train.shard_base is true, but this training is one process, which has nobody to share with; start it "
-            "with `accelerate launch --num_processes N`, or set train.shard_base to false"
+            "with `accelerate launch --multi_gpu --num_processes N` (without GPUs `torchrun --nproc_per_node N`), "
+            "or set train.shard_base to false"
         )
     return init_device_mesh(device.type, (num_processes,))
 
