@@ -3,13 +3,29 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from medgen_cli.errors import Terminated
-from medgen_cli.stop_signals import stop_after_step
+from medgen_cli.progress import ProgressLine
+from medgen_cli.stop_signals import forget_signals, raise_on_signals, stop_after_step
 
 
+@pytest.fixture
+def handled() -> Iterator[None]:
+    """Handle signals as `medgen` does, for one test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_on_signals()
+    yield
+    forget_signals()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handled")
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 )
@@ -25,6 +41,34 @@ def test_first_signal_is_a_request_and_the_second_stops_at_once(
         with pytest.raises(error):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.usefixtures("handled")
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_work_that_swallowed_a_signal_ends_at_its_next_report(
+    number: signal.Signals, error: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressLine("work") as progress:
+        progress(1, 3)
+        with suppress(BaseException):
+            os.kill(os.getpid(), number)
+        with pytest.raises(error):
+            progress(2, 3)
+        forget_signals()
+        progress(3, 3)
+    assert "work: done in" in capsys.readouterr().err
+
+    with pytest.raises(error), ProgressLine("work that never reports"), suppress(BaseException):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.usefixtures("handled")
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise_on_signals()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_stopped_training_writes_a_checkpoint_and_goes_on_from_it(tmp_path: Path) -> None:

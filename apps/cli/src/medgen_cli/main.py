@@ -21,7 +21,7 @@ from medgen_cli.commands.score import score
 from medgen_cli.commands.train import train
 from medgen_cli.errors import INTERRUPTED, GateError, PartialError, describe
 from medgen_cli.output import print_failure
-from medgen_cli.stop_signals import raise_on_sigterm
+from medgen_cli.stop_signals import forget_signals, raise_on_signals
 
 app = typer.Typer(
     name="medgen",
@@ -67,6 +67,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are printed, never raised."""
     debug, as_json = "--debug" in arguments, "--json" in arguments
     rest = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    forget_signals()
     try:
         # Typer returns the code of `typer.Exit`, and 130 for Ctrl-C.
         code = app(rest, prog_name="medgen", standalone_mode=False) or 0
@@ -100,7 +101,7 @@ def main() -> None:
     # Threads that spin for long while waiting slow a busy machine down tenfold; not spinning at all costs an idle
     # one 40%. torch is not loaded yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    raise_on_sigterm()
+    raise_on_signals()
     sys.exit(run_command_line(sys.argv[1:]))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from medgen_cli.stop_signals import raise_if_signalled
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -44,6 +46,7 @@ class ProgressLine:
         if self._bar is not None:
             self._bar.stop()
         if kind is None:
+            raise_if_signalled()
             print(
                 f"{self._title}: done in {_duration(self._clock() - self._start)}",
                 file=sys.stderr,
@@ -53,7 +56,11 @@ class ProgressLine:
     def __call__(
         self, done: int, total: int, *, phase: str = "", figures: Mapping[str, float] | None = None
     ) -> None:
-        """Report that `done` of `total` items are finished; `figures` (such as the loss) are shown behind."""
+        """Report that `done` of `total` items are finished; `figures` (such as the loss) are shown behind.
+
+        Work that reports is work that goes on: a signal whose exception was lost on the way is raised here.
+        """
+        raise_if_signalled()
         now = self._clock()
         if phase != self._phase:
             # Items before the first report were there already (a resumed run) and say nothing about speed.

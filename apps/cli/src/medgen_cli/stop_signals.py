@@ -27,10 +27,34 @@ class StopRequest:
         return Terminated() if self.signal_number == signal.SIGTERM else KeyboardInterrupt()
 
 
-def raise_on_sigterm() -> None:
-    """Let SIGTERM unwind the stack, so that locks are freed and run.json tells what happened."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _raise_at_once)
+_raised = StopRequest()  # signals belong to the process, and so does what they raised in this command
+
+
+def raise_on_signals() -> None:
+    """Let SIGINT and SIGTERM unwind the stack, so that locks are freed and run.json tells what happened.
+
+    A SIGINT that is ignored, as a shell has it for its background jobs, stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # only the main thread may set handlers
+    signal.signal(signal.SIGTERM, _raise_at_once)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _raise_at_once)
+
+
+def forget_signals() -> None:
+    """Begin a command: what a signal raised in an earlier one is over."""
+    _raised.signal_number = None
+
+
+def raise_if_signalled() -> None:
+    """Raise again what a signal raised already: whoever calls this is work that should have ended.
+
+    Libraries swallow exceptions of every kind in places, numpy's `Generator.choice` among them, and a Ctrl-C
+    that falls there would be lost.
+    """
+    if _raised.is_requested():
+        raise _raised.as_error()
 
 
 @contextmanager
@@ -56,4 +80,5 @@ def stop_after_step() -> Iterator[StopRequest]:
 
 
 def _raise_at_once(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
-    raise Terminated if signal_number == signal.SIGTERM else KeyboardInterrupt
+    _raised.signal_number = signal_number
+    raise _raised.as_error()

@@ -70,6 +70,7 @@ def make_dataset(
             size=settings.size,
             seed=seed,
             test_fraction=settings.test_fraction,
+            on_progress=on_progress,
         )
     else:
         problems = _copy_image_folder(settings, aside, seed=seed, on_progress=on_progress)

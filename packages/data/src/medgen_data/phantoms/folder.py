@@ -1,5 +1,6 @@
 """Write a set of phantoms as a data set folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,13 @@ from medgen_data.splits import assign_splits
 
 
 def write_phantom_dataset(
-    dataset_dir: Path, *, num_images: int, size: int = 64, seed: int = 0, test_fraction: float = 0.2
+    dataset_dir: Path,
+    *,
+    num_images: int,
+    size: int = 64,
+    seed: int = 0,
+    test_fraction: float = 0.2,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageDataset:
     """Render phantoms with known facts into a new data set folder.
 
@@ -28,6 +35,7 @@ def write_phantom_dataset(
         size: Height and width in pixels.
         seed: Seed of facts, pictures and split.
         test_fraction: Share of each class that goes to the test split.
+        on_progress: Called with the number of images done and their total.
 
     Raises:
         DataError: If the folder holds something already.
@@ -46,6 +54,8 @@ def write_phantom_dataset(
         pixels = render_phantom(facts, size=size, seed=phantom_seed(index, seed))
         write_bytes_atomic(dataset_dir / record.file_name, encode_png(pixels), durable=False)
         records.append(record)
+        if on_progress is not None:
+            on_progress(index + 1, num_images)
     flush_files(dataset_dir / record.file_name for record in records)
     return write_card_and_rows(
         dataset_dir,
