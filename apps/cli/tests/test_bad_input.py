@@ -232,7 +232,7 @@ def test_defect_leaves_a_crash_file_and_no_traceback(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("a defect")
 
-    monkeypatch.setattr("medgen_cli.pipeline.make_captions", broken)
+    monkeypatch.setattr("medgen_cli.walk.make_captions", broken)
     run_dir = tmp_path / "run"
     message = one_clear_error(medgen("run", recipe, "--out", run_dir, "--device", "cpu"), 1)
     assert f"the traceback is in {run_dir / 'crash.txt'}" in message

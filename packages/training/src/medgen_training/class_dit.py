@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from medgen_training.cache import load_pixels
 from medgen_training.claims import claim_folder, training_identity
-from medgen_training.denoiser.batches import build_source, validation_batch, write_first_batch
 from medgen_training.denoiser.config import DenoiserConfig
-from medgen_training.denoiser.trainer import train_denoiser
+from medgen_training.denoiser.stage import run_denoiser_stage
 from medgen_training.interruption import StopRequest
 from medgen_training.train_log import OnEvent
 from medgen_training.training_rows import TextVariants, training_rows
@@ -65,8 +64,7 @@ def train_class_dit(
     model_dir = train_dir / "model"
     shape = DIT_PRESETS[config.preset]
     rows = training_rows(dataset, load_pixels(dataset, shape.image_size), texts, variants)
-    images, prompts = rows.images, rows.prompts
-    identity = training_identity(config, images, prompts, seed=seed)
+    identity = training_identity(config, rows.images, rows.prompts, seed=seed)
     claim_folder(train_dir, identity, resume=resume)
     if model_dir.is_dir():
         return model_dir
@@ -75,23 +73,16 @@ def train_class_dit(
     model = new_dit(shape, load_autoencoder(config.autoencoder), config.classes, seed=seed)
     for module in model.components().values():
         module.to(accelerator.device)
-    source = build_source(
-        model, images, prompts, config.denoiser, train_dir / "cache", seed=seed, on_event=on_event
-    )
-    write_first_batch(model, source, prompts, config.denoiser, train_dir / "contact_sheet.png", seed=seed)
-    validation = None
-    if config.denoiser.selection == "validation-loss":
-        validation = validation_batch(model, validation_set, texts, seed=seed)
-    train_denoiser(
+    run_denoiser_stage(
         model,
-        source,
-        prompts,
+        rows,
         config.denoiser,
         train_dir,
         identity=identity,
         seed=seed,
         accelerator=accelerator,
-        validation=validation,
+        validation_set=validation_set,
+        texts=texts,
         on_event=on_event,
         should_stop=should_stop,
     )

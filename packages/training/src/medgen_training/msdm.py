@@ -27,9 +27,8 @@ from medgen_training.autoencoder.config import AutoencoderConfig, Start
 from medgen_training.autoencoder.trainer import train_autoencoder
 from medgen_training.cache import load_pixels, to_pixel_values
 from medgen_training.claims import claim_folder, training_identity
-from medgen_training.denoiser.batches import build_source, validation_batch, write_first_batch
 from medgen_training.denoiser.config import DenoiserConfig
-from medgen_training.denoiser.trainer import train_denoiser
+from medgen_training.denoiser.stage import run_denoiser_stage
 from medgen_training.interruption import StopRequest
 from medgen_training.train_log import OnEvent
 from medgen_training.training_rows import TextVariants, training_rows
@@ -127,10 +126,8 @@ def train_msdm(
     encoder = load_prompt_encoder(config.text_encoder, max_tokens=shape.max_tokens)
     model = new_msdm(shape, encoder, seed=seed)
     encoder.text_model.to(accelerator.device)
-    for module in (
-        model.vae,
-        model.denoiser,
-    ):  # channels last: a fifth faster on a CPU, and what GPUs like too
+    # Channels last: a fifth faster on a CPU, and what GPUs like too.
+    for module in (model.vae, model.denoiser):
         module.to(accelerator.device, memory_format=torch.channels_last)
     _start_autoencoder(model.vae, images, config.autoencoder.start, seed=seed)
     train_autoencoder(
@@ -148,23 +145,16 @@ def train_msdm(
     if shape.standardise_prompts:
         some = model.encode_prompts(prompts.prompts[:PROMPTS_FOR_STATISTICS])
         model.denoiser.fit_prompt_statistics(some.prompt_embeds, some.prompt_mask)
-    source = build_source(
-        model, images, prompts, config.denoiser, train_dir / "cache", seed=seed, on_event=on_event
-    )
-    write_first_batch(model, source, prompts, config.denoiser, train_dir / "contact_sheet.png", seed=seed)
-    validation = None
-    if config.denoiser.selection == "validation-loss":
-        validation = validation_batch(model, validation_set, texts, seed=seed)
-    train_denoiser(
+    run_denoiser_stage(
         model,
-        source,
-        prompts,
+        rows,
         config.denoiser,
         train_dir,
         identity=identity,
         seed=seed,
         accelerator=accelerator,
-        validation=validation,
+        validation_set=validation_set,
+        texts=texts,
         on_event=on_event,
         should_stop=should_stop,
     )

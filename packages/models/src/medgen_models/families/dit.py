@@ -7,19 +7,20 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from medgen_models.autoencoders import decode_with, downsampling_of, encode_with
+from medgen_models.autoencoders import downsampling_of
 from medgen_models.class_dit.classes import ClassNames
 from medgen_models.class_dit.pipeline import ClassDitPipeline
 from medgen_models.class_dit.presets import DIT_PRESETS, DitPreset, DitPresetName
 from medgen_models.class_dit.transformer import ClassDit
 from medgen_models.diffusion import Diffusion
 from medgen_models.errors import MissingModelError
+from medgen_models.families.parts import GaussianLatents
 from medgen_models.model_source import ModelSource
 from medgen_models.noise_schedulers import diffusion_to_scheduler, scheduler_to_diffusion
-from medgen_models.protocol import Conditioning, LatentMoments
+from medgen_models.protocol import Conditioning
 
 
-class DitModel:
+class DitModel(GaussianLatents):
     """A class-conditional DiT: frozen autoencoder, denoiser, class names.
 
     A prompt is a class name or a text that names one class. `denoise_with_variance`
@@ -30,9 +31,7 @@ class DitModel:
     """
 
     family = "dit"
-    self_conditioning = False
     embeds_guidance = False
-    decodes_to_pixels = True
     max_tokens = None
 
     def __init__(
@@ -56,11 +55,6 @@ class DitModel:
         self.latent_shape = (channels, size, size)
         self.image_size = size * downsampling_of(vae)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the denoiser's weights lie."""
-        return self.denoiser.device
-
     def components(self) -> dict[str, nn.Module]:
         """Return every network by part name."""
         return {"denoiser": self.denoiser, "vae": self.vae}
@@ -80,14 +74,6 @@ class DitModel:
             prompt_embeds=ids.float().view(-1, 1, 1),
             prompt_mask=torch.ones(len(prompts), 1, dtype=torch.bool),
         ).to(self.device)
-
-    def encode_images(self, pixel_values: Tensor) -> LatentMoments:
-        """Encode images [B, 3, H, W] in [-1, 1] to scaled moments."""
-        return encode_with(self.vae, pixel_values)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents [B, C, H, W] to images [B, 3, H, W], not clamped."""
-        return decode_with(self.vae, latents)
 
     def denoise(
         self,

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from transformers import CLIPTextModel, T5EncoderModel
 
-from medgen_models.autoencoders import decode_with, encode_with, latent_size_for
+from medgen_models.autoencoders import latent_size_for
 from medgen_models.diffusion import FlowMatching
 from medgen_models.errors import UnusableModelError
+from medgen_models.families.parts import GaussianLatents
 from medgen_models.model_source import ModelSource
-from medgen_models.protocol import Conditioning, LatentMoments
+from medgen_models.protocol import Conditioning
 from medgen_models.text_encoder import PromptEncoder
 
 DEFAULT_GUIDANCE = 3.5  # of the ordinary pipeline, and of its training scripts
@@ -37,7 +38,7 @@ _UNKNOWN_SCHEDULES = (
 )
 
 
-class FluxModel:
+class FluxModel(GaussianLatents):
     """A FLUX.1: autoencoder, flow-matching transformer, CLIP and T5.
 
     The guidance-distilled version (FLUX.1-dev) takes the guidance scale as an input. T5 reads every prompt at the
@@ -57,8 +58,6 @@ class FluxModel:
     """
 
     family = "flux"
-    self_conditioning = False
-    decodes_to_pixels = True
 
     def __init__(
         self,
@@ -81,11 +80,6 @@ class FluxModel:
         size = latent_size_for(vae, self.image_size, patch_size=2)
         self.latent_shape = (vae.config.latent_channels, size, size)
         self.diffusion = config_to_flow(self.scheduler_config, num_patches=size**2 // 4)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the denoiser's weights lie."""
-        return self.denoiser.device
 
     @property
     def max_tokens(self) -> int | None:
@@ -119,14 +113,6 @@ class FluxModel:
             prompt_mask=torch.ones_like(states.prompt_mask, device=self.device),
             pooled_prompt_embeds=pooled.to(self.device),
         )
-
-    def encode_images(self, pixel_values: Tensor) -> LatentMoments:
-        """Encode images [B, 3, H, W] in [-1, 1] to shifted and scaled moments."""
-        return encode_with(self.vae, pixel_values)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Decode latents [B, C, H, W] to images [B, 3, H, W], not clamped."""
-        return decode_with(self.vae, latents)
 
     def denoise(
         self,

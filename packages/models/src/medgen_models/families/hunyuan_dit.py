@@ -12,12 +12,13 @@ from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from torch import Tensor, nn
 from transformers import BertModel, T5EncoderModel
 
-from medgen_models.autoencoders import decode_with, downsampling_of, encode_with, latent_size_for
+from medgen_models.autoencoders import downsampling_of, latent_size_for
 from medgen_models.diffusion import Diffusion
 from medgen_models.errors import UnusableModelError
+from medgen_models.families.parts import GaussianLatents
 from medgen_models.model_source import ModelSource
 from medgen_models.noise_schedulers import config_to_diffusion, diffusion_to_scheduler
-from medgen_models.protocol import Conditioning, LatentMoments
+from medgen_models.protocol import Conditioning
 from medgen_models.text_encoder import PromptEncoder
 
 # What the ordinary pipeline tells version 1.1 of every image, and the size at which positions are one patch apart.
@@ -26,7 +27,7 @@ CROP_CORNER = (0, 0)
 POSITIONS_OF = 512
 
 
-class HunyuanDitModel:
+class HunyuanDitModel(GaussianLatents):
     """A Hunyuan-DiT: frozen autoencoder, transformer, BERT-type encoder, mT5.
 
     The transformer predicts v and, where its config says so, a variance, which is not used. Both encoders read
@@ -46,9 +47,7 @@ class HunyuanDitModel:
     """
 
     family = "hunyuan-dit"
-    self_conditioning = False
     embeds_guidance = False
-    decodes_to_pixels = True
 
     def __init__(
         self,
@@ -69,11 +68,6 @@ class HunyuanDitModel:
         self.image_size: int = image_size or transformer.config.sample_size * downsampling_of(vae)
         size = latent_size_for(vae, self.image_size, patch_size=transformer.config.patch_size)
         self.latent_shape = (transformer.config.in_channels, size, size)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the denoiser's weights lie."""
-        return self.denoiser.device
 
     @property
     def max_tokens(self) -> int | None:
@@ -102,14 +96,6 @@ class HunyuanDitModel:
             second_prompt_embeds=second.prompt_embeds,
             second_prompt_mask=second.prompt_mask,
         ).to(self.device)
-
-    def encode_images(self, pixel_values: Tensor) -> LatentMoments:
-        """Encode images [B, 3, H, W] in [-1, 1] to scaled moments."""
-        return encode_with(self.vae, pixel_values)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents [B, C, H, W] to images [B, 3, H, W], not clamped."""
-        return decode_with(self.vae, latents)
 
     def denoise(
         self,

@@ -16,6 +16,7 @@ from transformers import CLIPTextModelWithProjection
 
 from medgen_models.diffusion import Diffusion
 from medgen_models.errors import UnusableModelError
+from medgen_models.families.parts import OneTextEncoder
 from medgen_models.image_encoder import ClipImageEncoder, load_clip_image_encoder
 from medgen_models.model_source import ModelSource
 from medgen_models.noise_schedulers import config_to_diffusion
@@ -32,7 +33,7 @@ AUTHORS_DIFFUSION = Diffusion("sample", "linear", beta_start=0.00085, beta_end=0
 CLIP_SAMPLE_RANGE = 5.0  # the ordinary scheduler clamps its estimates there, in standard deviations
 
 
-class Kandinsky22PriorModel:
+class Kandinsky22PriorModel(OneTextEncoder):
     """A prior: transformer over text and a noisy embedding, text and image tower of one CLIP.
 
     The transformer predicts the clean embedding. Its published weights, and the ordinary pipeline when it samples,
@@ -86,11 +87,6 @@ class Kandinsky22PriorModel:
         """Where the denoiser's weights lie."""
         return self.denoiser.device
 
-    @property
-    def max_tokens(self) -> int | None:
-        """Longest prompt in tokens."""
-        return self.prompt_encoder.max_tokens
-
     def with_noise_schedule(self, name: PriorNoiseSchedule) -> "Kandinsky22PriorModel":
         """Return the same networks under another noise schedule."""
         return Kandinsky22PriorModel(
@@ -109,14 +105,6 @@ class Kandinsky22PriorModel:
             "text_encoder": self.prompt_encoder.text_model,
             "image_encoder": self.image_encoder.network,
         }
-
-    def text_encoders(self) -> dict[str, PromptEncoder]:
-        """Return the text encoders by part name."""
-        return {"text_encoder": self.prompt_encoder}
-
-    def num_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """Return the length of every prompt in tokens, before anything is cut."""
-        return self.prompt_encoder.num_tokens(prompts)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts to states [B, L, T], their masks, and projected pooled states [B, E]."""

@@ -14,6 +14,7 @@ from transformers import T5EncoderModel
 
 from medgen_models.autoencoders import downsampling_of, latent_size_for
 from medgen_models.diffusion import Diffusion
+from medgen_models.families.parts import OneTextEncoder
 from medgen_models.model_source import ModelSource
 from medgen_models.movq import decode_movq, encode_movq, load_movq
 from medgen_models.noise_schedulers import config_to_diffusion, diffusion_to_scheduler
@@ -27,7 +28,7 @@ MAX_TOKENS = 128  # of the ordinary pipeline
 IMAGE_SIZE_FIELD = "_image_size"
 
 
-class Kandinsky3Model:
+class Kandinsky3Model(OneTextEncoder):
     """A Kandinsky 3: MoVQ, denoiser, T5-type encoder (FLAN-UL2).
 
     Two habits of the ordinary pipeline differ. It cuts the padding of a batch off down to one token, and the
@@ -73,11 +74,6 @@ class Kandinsky3Model:
         """Where the denoiser's weights lie."""
         return self.denoiser.device
 
-    @property
-    def max_tokens(self) -> int | None:
-        """Longest prompt in tokens."""
-        return self.prompt_encoder.max_tokens
-
     def components(self) -> dict[str, nn.Module]:
         """Return every network by part name."""
         return {
@@ -85,14 +81,6 @@ class Kandinsky3Model:
             "text_encoder": self.prompt_encoder.text_model,
             "vae": self.vae,
         }
-
-    def text_encoders(self) -> dict[str, PromptEncoder]:
-        """Return the text encoders by part name."""
-        return {"text_encoder": self.prompt_encoder}
-
-    def num_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """Return the length of every prompt in tokens, before anything is cut."""
-        return self.prompt_encoder.num_tokens(prompts)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts to states [B, L, T], zero on padding, and masks; `""` has only padding."""

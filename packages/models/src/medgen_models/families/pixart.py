@@ -8,17 +8,18 @@ from diffusers import AutoencoderKL, PixArtAlphaPipeline, PixArtTransformer2DMod
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
-from medgen_models.autoencoders import decode_with, downsampling_of, encode_with, latent_size_for
+from medgen_models.autoencoders import downsampling_of, latent_size_for
 from medgen_models.diffusion import Diffusion
+from medgen_models.families.parts import GaussianLatents, OneTextEncoder
 from medgen_models.model_source import ModelSource
 from medgen_models.noise_schedulers import config_to_diffusion, diffusion_to_scheduler
-from medgen_models.protocol import Conditioning, LatentMoments
+from medgen_models.protocol import Conditioning
 from medgen_models.text_encoder import PromptEncoder
 
 MAX_TOKENS = 120  # of PixArt-alpha's training and of Med-Art's
 
 
-class PixArtModel:
+class PixArtModel(GaussianLatents, OneTextEncoder):
     """A PixArt-alpha: frozen autoencoder, transformer, T5 encoder.
 
     The transformer predicts noise and variance; only the noise is used, as in Med-Art.
@@ -35,9 +36,7 @@ class PixArtModel:
     """
 
     family = "pixart"
-    self_conditioning = False
     embeds_guidance = False
-    decodes_to_pixels = True
 
     def __init__(
         self,
@@ -56,16 +55,6 @@ class PixArtModel:
         size = latent_size_for(vae, self.image_size, patch_size=transformer.config.patch_size)
         self.latent_shape = (transformer.config.in_channels, size, size)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the denoiser's weights lie."""
-        return self.denoiser.device
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Longest prompt in tokens."""
-        return self.prompt_encoder.max_tokens
-
     def components(self) -> dict[str, nn.Module]:
         """Return every network by part name."""
         return {
@@ -74,25 +63,9 @@ class PixArtModel:
             "vae": self.vae,
         }
 
-    def text_encoders(self) -> dict[str, PromptEncoder]:
-        """Return the text encoders by part name."""
-        return {"text_encoder": self.prompt_encoder}
-
-    def num_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """Return the length of every prompt in tokens, before anything is cut."""
-        return self.prompt_encoder.num_tokens(prompts)
-
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts to the states of T5 [B, L, T] and their mask."""
         return self.prompt_encoder.encode(prompts).to(self.device)
-
-    def encode_images(self, pixel_values: Tensor) -> LatentMoments:
-        """Encode images [B, 3, H, W] in [-1, 1] to scaled moments."""
-        return encode_with(self.vae, pixel_values)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents [B, C, H, W] to images [B, 3, H, W], not clamped."""
-        return decode_with(self.vae, latents)
 
     def denoise(
         self,

@@ -9,16 +9,17 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionM
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from medgen_models.autoencoders import decode_with, downsampling_of, encode_with, latent_size_for
+from medgen_models.autoencoders import downsampling_of, latent_size_for
 from medgen_models.diffusion import Diffusion
+from medgen_models.families.parts import GaussianLatents
 from medgen_models.families.stable_diffusion import load_clip
 from medgen_models.model_source import ModelSource
 from medgen_models.noise_schedulers import config_to_diffusion, diffusion_to_scheduler
-from medgen_models.protocol import Conditioning, LatentMoments
+from medgen_models.protocol import Conditioning
 from medgen_models.text_encoder import PromptEncoder
 
 
-class SdxlModel:
+class SdxlModel(GaussianLatents):
     """A Stable Diffusion XL: frozen autoencoder, UNet, two CLIP text encoders.
 
     The UNet is told that images were neither cropped nor resized: original and target size are `image_size`.
@@ -36,9 +37,7 @@ class SdxlModel:
     """
 
     family = "sdxl"
-    self_conditioning = False
     embeds_guidance = False
-    decodes_to_pixels = True
 
     def __init__(
         self,
@@ -58,11 +57,6 @@ class SdxlModel:
         self.image_size = image_size or unet.config.sample_size * downsampling_of(vae)
         size = latent_size_for(vae, self.image_size)
         self.latent_shape = (unet.config.in_channels, size, size)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the denoiser's weights lie."""
-        return self.denoiser.device
 
     @property
     def max_tokens(self) -> int | None:
@@ -99,14 +93,6 @@ class SdxlModel:
             states = states.masked_fill(is_empty.view(-1, 1, 1), 0.0)
             pooled = pooled.masked_fill(is_empty.view(-1, 1), 0.0)
         return Conditioning(prompt_embeds=states, prompt_mask=first.prompt_mask, pooled_prompt_embeds=pooled)
-
-    def encode_images(self, pixel_values: Tensor) -> LatentMoments:
-        """Encode images [B, 3, H, W] in [-1, 1] to scaled moments."""
-        return encode_with(self.vae, pixel_values)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents [B, C, H, W] to images [B, 3, H, W], not clamped."""
-        return decode_with(self.vae, latents)
 
     def denoise(
         self,

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from medgen_models.autoencoders import decode_with, downsampling_of, encode_with, latent_size_for
+from medgen_models.autoencoders import downsampling_of, latent_size_for
 from medgen_models.diffusion import Diffusion
+from medgen_models.families.parts import GaussianLatents, OneTextEncoder
 from medgen_models.model_source import ModelSource
 from medgen_models.noise_schedulers import config_to_diffusion, diffusion_to_scheduler
-from medgen_models.protocol import Conditioning, LatentMoments
+from medgen_models.protocol import Conditioning
 from medgen_models.text_encoder import HiddenStates, PromptEncoder
 
 
-class StableDiffusionModel:
+class StableDiffusionModel(GaussianLatents, OneTextEncoder):
     """A Stable Diffusion 1.x: frozen autoencoder, UNet, CLIP text encoder; no safety checker.
 
     Args:
@@ -31,9 +31,7 @@ class StableDiffusionModel:
     """
 
     family = "sd"
-    self_conditioning = False
     embeds_guidance = False
-    decodes_to_pixels = True
 
     def __init__(
         self,
@@ -52,16 +50,6 @@ class StableDiffusionModel:
         size = latent_size_for(vae, self.image_size)
         self.latent_shape = (unet.config.in_channels, size, size)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the denoiser's weights lie."""
-        return self.denoiser.device
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Longest prompt in tokens."""
-        return self.prompt_encoder.max_tokens
-
     def components(self) -> dict[str, nn.Module]:
         """Return every network by part name."""
         return {
@@ -70,25 +58,9 @@ class StableDiffusionModel:
             "vae": self.vae,
         }
 
-    def text_encoders(self) -> dict[str, PromptEncoder]:
-        """Return the text encoders by part name."""
-        return {"text_encoder": self.prompt_encoder}
-
-    def num_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """Return the length of every prompt in tokens, before anything is cut."""
-        return self.prompt_encoder.num_tokens(prompts)
-
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts to the last states of CLIP [B, L, T]; the UNet reads those of the padding too."""
         return self.prompt_encoder.encode(prompts).to(self.device)
-
-    def encode_images(self, pixel_values: Tensor) -> LatentMoments:
-        """Encode images [B, 3, H, W] in [-1, 1] to scaled moments."""
-        return encode_with(self.vae, pixel_values)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents [B, C, H, W] to images [B, 3, H, W], not clamped."""
-        return decode_with(self.vae, latents)
 
     def denoise(
         self,
