@@ -132,6 +132,24 @@ def test_pickled_weights_are_refused_with_advice(
     assert "pickled weights may run code and are not read" in message
 
 
+def test_blocks_that_cannot_be_compiled_stop_the_run_before_it_begins(
+    train: Call,
+    one_clear_error: Call,
+    bases: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+    import torch._inductor.config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch.compiler.reset()
+    with torch._inductor.config.patch({"cpp.cxx": (None, str(tmp_path / "g++"))}):
+        ran = train(train_section("sd", bases["sd"], compile_blocks=True))
+    torch.compiler.reset()
+    assert "set compile_blocks: false" in one_clear_error(ran, 2)
+
+
 def test_adapter_of_another_family_is_refused(
     draw: Call, one_clear_error: Call, adapter: Path, bases: dict[str, Path]
 ) -> None:

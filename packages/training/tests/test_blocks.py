@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 from medgen_models.adapters import AdapterConfig, adapter_parameters, add_adapters
 from medgen_models.adapters.folders import AdapterFacts, BaseOptions
 from medgen_models.base_models import load_pretrained
@@ -16,7 +17,13 @@ from medgen_models.tiny.kandinsky22 import write_tiny_kandinsky22_decoder, write
 from medgen_models.tiny.pixart import write_tiny_pixart
 from medgen_models.tiny.sdxl import write_tiny_sdxl
 from medgen_models.tiny.stable_diffusion import write_tiny_sd
-from medgen_training.blocks import checkpoint_blocks, compile_blocks, outer_blocks
+from medgen_training.blocks import (
+    CompilerError,
+    check_compiler,
+    checkpoint_blocks,
+    compile_blocks,
+    outer_blocks,
+)
 from torch import Tensor, nn
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
@@ -141,3 +148,19 @@ def test_compiled_blocks_compute_the_same(
     assert compiled == outer_blocks(model.denoiser)
     torch.testing.assert_close(traced[0], plain[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(traced[1], plain[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_machine_without_compiler_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "TORCHINDUCTOR_CACHE_DIR", str(tmp_path)
+    )  # what another run compiled needs no compiler
+    torch.compiler.reset()
+    absent = torch._inductor.config.patch({"cpp.cxx": (None, str(tmp_path / "g++"))})
+    with (
+        absent,
+        pytest.raises(CompilerError, match=r"compile_blocks: torch cannot compile for cpu.*No working C\+\+"),
+    ):
+        check_compiler(torch.device("cpu"))
+    torch.compiler.reset()

@@ -143,7 +143,7 @@ def _exit_code(error: BaseException) -> int:
     if _is_any(error, "TrainingDivergedError"):
         return DIVERGED
     if isinstance(error, UsageError | typer.TyperException) or _is_any(
-        error, "AdapterError", "CheckpointError", "ValidationError"
+        error, "AdapterError", "CheckpointError", "CompilerError", "ValidationError"
     ):
         return USAGE
     return UNEXPECTED

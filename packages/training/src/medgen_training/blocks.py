@@ -29,6 +29,30 @@ def checkpoint_blocks(module: Any) -> None:
         block.forward = _checkpointed(block.forward)
 
 
+class CompilerError(ValueError):
+    """`compile_blocks` is wanted where torch cannot compile."""
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile one small function, so that what is missing shows before images are encoded.
+
+    Args:
+        device: Where the blocks will run; a CPU needs a C++ compiler, a GPU needs Triton.
+
+    Raises:
+        CompilerError: If torch cannot compile for this device here.
+    """
+    compiled = torch.compile(lambda numbers: (numbers + 1).sin())
+    try:
+        compiled(torch.zeros(8, device=device))
+    except (RuntimeError, OSError, ImportError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise CompilerError(
+            f"train.compile_blocks: torch cannot compile for {device.type} on this machine ({lines[0]}); "
+            "a CPU needs a C++ compiler and a GPU needs Triton; install it, or set compile_blocks: false"
+        ) from error
+
+
 def compile_blocks(module: nn.Module) -> None:
     """Compile every block in place; blocks of one kind share their code."""
     for block in outer_blocks(module):

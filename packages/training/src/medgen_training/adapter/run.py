@@ -20,7 +20,7 @@ from medgen_training.adapter.draws import draw_turns, turns_of_step
 from medgen_training.adapter.memory import must_checkpoint
 from medgen_training.adapter.sharding import base_mesh, shard_denoiser, shard_text_encoders
 from medgen_training.adapter.trainer import AdapterData, train_adapter_weights
-from medgen_training.blocks import checkpoint_blocks, compile_blocks
+from medgen_training.blocks import check_compiler, checkpoint_blocks, compile_blocks
 from medgen_training.cache import PromptTable, load_pixels
 from medgen_training.claims import claim_folder, training_identity
 from medgen_training.colour_statistics import colour_table
@@ -64,6 +64,7 @@ def train_adapter(
     Raises:
         AdapterError: If the targets do not fit the model, or one process is to share the base.
         CheckpointError: If `train_dir` holds another training, or any training without `resume`.
+        CompilerError: If blocks are to be compiled and torch cannot do so here.
         DataError: If an image is smaller than the training's size, or an image has no text.
         MissingModelError: If the base model is not to be had.
         TrainingDivergedError: If the loss became NaN or infinite.
@@ -71,6 +72,8 @@ def train_adapter(
     """
     adapter_dir = train_dir / "adapter"
     accelerator = Accelerator(cpu=device == "cpu")
+    if config.compile_blocks:
+        check_compiler(accelerator.device)
     facts = base_facts(config)
     mesh = base_mesh(accelerator.num_processes, accelerator.device) if config.shard_base else None
     start_device = "cpu" if config.shard_base else str(accelerator.device)
