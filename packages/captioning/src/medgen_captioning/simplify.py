@@ -8,7 +8,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from medgen_captioning.caption_cache import Answer, CaptionCache
 from medgen_captioning.config import SimplifyConfig
-from medgen_captioning.model_files import MissingModelError, UnusableModelError, model_identity
+from medgen_captioning.local_models import load_network, load_tokenizer
+from medgen_captioning.model_files import model_identity
 from medgen_captioning.requests import Writer, answer_key
 
 
@@ -86,15 +87,7 @@ def whole_sentences(text: str) -> str:
 
 
 def _load(config: SimplifyConfig, device: str | None) -> tuple[Any, Any]:
-    where = {"revision": config.revision, "trust_remote_code": False}
-    try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(config.model, use_safetensors=True, **where)
-        tokenizer = AutoTokenizer.from_pretrained(config.model, **where)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        kind = MissingModelError if isinstance(error, OSError) else UnusableModelError
-        raise kind(f"{config.model}: cannot be read as a T5: {reason}") from error
+    which: dict[str, Any] = {"name_or_dir": config.model, "revision": config.revision, "kind": "T5"}
+    model = load_network(AutoModelForSeq2SeqLM, **which, device=device)
     model.generation_config = GenerationConfig()
-    if device in (None, "auto"):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.requires_grad_(False).eval().to(device), tokenizer
+    return model, load_tokenizer(AutoTokenizer, **which)

@@ -8,20 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    LogitsProcessorList,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from medgen_captioning.asking import Failed
 from medgen_captioning.caption_cache import Answer, CaptionCache
 from medgen_captioning.language_model import TextModelConfig
-from medgen_captioning.model_files import MissingModelError, UnusableModelError
+from medgen_captioning.local_models import SeededGeneration, load_network, load_tokenizer
 from medgen_captioning.requests import Draw, Writer
-from medgen_captioning.seeded_sampling import SeededSampling
 
 # Batches put in before the first is answered.
 _BATCHES_AHEAD = 1
@@ -38,25 +31,16 @@ class TextModel:
             UnusableModelError: If it is no language model, or needs code of its repository.
         """
         self.config = config
-        device = config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, config)
-        model = _load(AutoModelForCausalLM, config, use_safetensors=True, dtype=getattr(torch, config.dtype))
-        self._model: Any = model.requires_grad_(False).eval().to(device)
-        # Answers follow the request directly, so padding belongs before it.
-        self._tokenizer.padding_side = "left"
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        own = self._model.generation_config
-        self._ends: dict[str, Any] = {
-            "bos_token_id": own.bos_token_id,
-            "eos_token_id": own.eos_token_id
-            if own.eos_token_id is not None
-            else self._tokenizer.eos_token_id,
-            "pad_token_id": self._tokenizer.pad_token_id,
+        which: dict[str, Any] = {
+            "name_or_dir": config.model,
+            "revision": config.revision,
+            "kind": "language model",
         }
-        self._model.generation_config = GenerationConfig(**self._ends)
+        self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(AutoTokenizer, **which)
+        self._model = load_network(
+            AutoModelForCausalLM, **which, device=config.device, dtype=getattr(torch, config.dtype)
+        )
+        self._generate = SeededGeneration(self._model, self._tokenizer, config.decoding)
 
     @torch.inference_mode()
     def answer(self, prompts: Sequence[str], seeds: Sequence[int], opening: str) -> list[str]:
@@ -79,14 +63,7 @@ class TextModel:
             return_token_type_ids=False,
             add_special_tokens=not (bos and texts[0].startswith(str(bos))),
         ).to(self._model.device)
-        decoding = self.config.decoding
-        processors = LogitsProcessorList()
-        if decoding.do_sample:
-            processors.append(SeededSampling(seeds, decoding))
-        settings = GenerationConfig(
-            do_sample=False, num_beams=1, max_new_tokens=decoding.max_new_tokens, **self._ends
-        )
-        tokens = self._model.generate(**inputs, generation_config=settings, logits_processor=processors)
+        tokens = self._generate(inputs, seeds)
         num_prompt = inputs["input_ids"].shape[1]
         answers = self._tokenizer.batch_decode(tokens[:, num_prompt:], skip_special_tokens=True)
         return [opening + answer for answer in answers]
@@ -143,22 +120,3 @@ def open_text_engine(
 ) -> TextEngine:
     """Load a model and return what answers with it."""
     return TextEngine(TextModel(config), writer, cache, opening)
-
-
-def _load(auto_class: Any, config: TextModelConfig, **options: Any) -> Any:
-    try:
-        return auto_class.from_pretrained(
-            config.model, revision=config.revision, trust_remote_code=False, **options
-        )
-    except OSError as error:
-        raise MissingModelError(
-            f"{config.model}: not to be had: {_first_line(error)}; allow the download once, or give a local folder"
-        ) from error
-    except ValueError as error:
-        raise UnusableModelError(
-            f"{config.model}: is no language model that transformers knows ({_first_line(error)})"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

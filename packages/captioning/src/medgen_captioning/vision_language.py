@@ -16,20 +16,15 @@ import numpy.typing as npt
 import torch
 from medgen_data.images import ImageError, decode_image
 from PIL import Image
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    GenerationConfig,
-    LogitsProcessorList,
-)
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from medgen_captioning.asking import Failed
 from medgen_captioning.caption_cache import Answer, CaptionCache
 from medgen_captioning.chat_templates import TEMPLATES
 from medgen_captioning.config import VisionLanguageConfig
-from medgen_captioning.model_files import MissingModelError, UnusableModelError
+from medgen_captioning.local_models import SeededGeneration, load_network, load_tokenizer
+from medgen_captioning.model_files import UnusableModelError
 from medgen_captioning.requests import Draw, Writer
-from medgen_captioning.seeded_sampling import SeededSampling
 
 Images = npt.NDArray[np.uint8]
 
@@ -49,24 +44,18 @@ class VisionLanguageModel:
                 template.
         """
         self.config = config
-        self.device = torch.device(_device(config.device))
-        self._processor = _load(AutoProcessor, config)
-        model = _load(
-            AutoModelForImageTextToText, config, use_safetensors=True, dtype=getattr(torch, config.dtype)
-        )
-        self._model: Any = model.requires_grad_(False).eval().to(self.device)
-        self._tokenizer = self._prepare_tokenizer()
-        self._template = self._choose_template()
-        own = self._model.generation_config
-        # Only where texts end is the model's own; drawing follows the config, not what the model was saved with.
-        self._ends: dict[str, Any] = {
-            "bos_token_id": own.bos_token_id,
-            "eos_token_id": own.eos_token_id
-            if own.eos_token_id is not None
-            else self._tokenizer.eos_token_id,
-            "pad_token_id": self._tokenizer.pad_token_id,
+        which: dict[str, Any] = {
+            "name_or_dir": config.model,
+            "revision": config.revision,
+            "kind": "vision-language model",
         }
-        self._model.generation_config = GenerationConfig(**self._ends)
+        self._processor = load_tokenizer(AutoProcessor, **which)
+        self._model = load_network(
+            AutoModelForImageTextToText, **which, device=config.device, dtype=getattr(torch, config.dtype)
+        )
+        self._tokenizer: Any = self._processor.tokenizer
+        self._template = self._choose_template()
+        self._generate = SeededGeneration(self._model, self._tokenizer, config.decoding)
 
     @torch.inference_mode()
     def describe(
@@ -91,15 +80,8 @@ class VisionLanguageModel:
             padding=True,
             return_tensors="pt",
             add_special_tokens=not begins_itself,
-        ).to(self.device, dtype=self._model.dtype)
-        decoding = self.config.decoding
-        processors = LogitsProcessorList()
-        if decoding.do_sample:
-            processors.append(SeededSampling(seeds, decoding))
-        settings = GenerationConfig(
-            do_sample=False, num_beams=1, max_new_tokens=decoding.max_new_tokens, **self._ends
-        )
-        tokens = self._model.generate(**inputs, generation_config=settings, logits_processor=processors)
+        ).to(self._model.device, dtype=self._model.dtype)
+        tokens = self._generate(inputs, seeds)
         num_prompt = inputs["input_ids"].shape[1]
         answers = [self._decode(row, num_prompt) for row in tokens]
         if not self.config.prefill_opening:
@@ -123,14 +105,6 @@ class VisionLanguageModel:
         if whole.startswith(head):
             return str(whole[len(head) :])
         return str(self._tokenizer.decode(row[num_prompt:], skip_special_tokens=True))
-
-    def _prepare_tokenizer(self) -> Any:
-        tokenizer = self._processor.tokenizer
-        # Answers follow the prompt directly, so padding belongs before it.
-        tokenizer.padding_side = "left"
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
 
     def _choose_template(self) -> str | None:
         if self.config.chat_template != "auto":
@@ -199,33 +173,3 @@ class BatchEngine:
 def open_engine(config: VisionLanguageConfig, writer: Writer, cache: CaptionCache) -> BatchEngine:
     """Load a model and return what answers with it."""
     return BatchEngine(VisionLanguageModel(config), writer, cache)
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _load(auto_class: Any, config: VisionLanguageConfig, **options: Any) -> Any:
-    try:
-        return auto_class.from_pretrained(
-            config.model, revision=config.revision, trust_remote_code=False, **options
-        )
-    except OSError as error:
-        raise MissingModelError(
-            f"{config.model}: not to be had: {_first_line(error)}; allow the download once, or give a local folder"
-        ) from error
-    except ValueError as error:
-        if "trust_remote_code" in str(error):
-            raise UnusableModelError(
-                f"{config.model}: needs code of its repository, which is never run; take a conversion that "
-                "transformers knows itself, such as one whose name ends in -hf"
-            ) from error
-        raise UnusableModelError(
-            f"{config.model}: is no vision-language model that transformers knows ({_first_line(error)})"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
