@@ -10,6 +10,7 @@ import typer
 
 from medgen_cli.commands.caption import caption
 from medgen_cli.commands.classify import classify
+from medgen_cli.commands.compare import compare
 from medgen_cli.commands.data import data
 from medgen_cli.commands.export import export
 from medgen_cli.commands.paraphrase import paraphrase
@@ -29,7 +30,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (data, caption, paraphrase, train, sample, score, classify, export, report, run, demo):
+for _command in (
+    data,
+    caption,
+    paraphrase,
+    train,
+    sample,
+    score,
+    classify,
+    export,
+    report,
+    compare,
+    run,
+    demo,
+):
     app.command()(_command)
 app.add_typer(review)
 
