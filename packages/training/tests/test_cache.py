@@ -5,6 +5,7 @@ import pytest
 import torch
 from medgen_data import DataError, ImageDataset
 from medgen_models.tiny import tiny_msdm
+from medgen_training.augmentation import ColourJitter
 from medgen_training.batches import CachedBatches, LiveBatches
 from medgen_training.cache import (
     LatentVariants,
@@ -46,7 +47,7 @@ def test_a_cache_of_something_else_is_never_used(phantoms: ImageDataset, tmp_pat
         case "weights":
             model = other
         case "variants":
-            variants = LatentVariants(2, brightness=0.3)
+            variants = LatentVariants(2, ColourJitter(0.3))
         case "damage":
             file = tmp_path / "latents.safetensors"
             content = bytearray(file.read_bytes())
@@ -63,7 +64,7 @@ def test_a_cache_of_something_else_is_never_used(phantoms: ImageDataset, tmp_pat
 def test_variants_jitter_all_but_the_first(phantoms: ImageDataset, tmp_path: Path) -> None:
     model = tiny_msdm()
     images = load_pixels(phantoms, 16)[:3]
-    variants = LatentVariants(3, brightness=0.4, contrast=0.4, seed=1)
+    variants = LatentVariants(3, ColourJitter(0.4, 0.4, 0.4), seed=1)
     moments = latent_moments(model, images, variants, tmp_path, vae_sha256="-")
     assert moments.mean.shape == (3, 3, 4, 4, 4)
     assert not torch.allclose(moments.mean[0], moments.mean[1])

@@ -101,6 +101,18 @@ def test_training_lowers_both_losses_on_a_few_images(
         assert sum(losses[-3:]) < factor * sum(losses[:3])
 
 
+def test_what_a_recipe_changes_in_the_preset_is_what_the_model_has(
+    config: MsdmTrainConfig, phantoms: ImageDataset, texts: dict[str, tuple[str, ...]], tmp_path: Path
+) -> None:
+    changed = config.model_copy(update={"latent_channels": 6, "dropout": 0.25, "self_conditioning": True})
+    assert plan_training(changed, 24) != plan_training(config, 24)
+    model = load_model(train(changed, phantoms, texts, tmp_path / "run", seed=0))
+    assert model.latent_shape[0] == model.vae.config.latent_channels == 6
+    assert model.denoiser.config.dropout == 0.25
+    assert model.self_conditioning
+    assert config.shape == TINY_MSDM
+
+
 def test_finished_folder_holds_what_the_formats_promise(
     config: MsdmTrainConfig, phantoms: ImageDataset, texts: dict[str, tuple[str, ...]], tmp_path: Path
 ) -> None:

@@ -155,11 +155,9 @@ def _architecture_of(config: AdapterTrainConfig) -> tuple[str, Architecture]:
 
 def measure_msdm_step(config: MsdmTrainConfig) -> MeasuredStep:
     """Measure a step of the denoiser, and one of the autoencoder that is trained before it."""
-    from medgen_models import PRESETS, prompt_encoder_size
+    from medgen_models import prompt_encoder_size
 
-    shape = PRESETS[config.preset]
-    if config.self_conditioning is not None:
-        shape = replace(shape, self_conditioning=config.self_conditioning)
+    shape = config.shape
     encoder = prompt_encoder_size(config.text_encoder)
     batch_size = config.denoiser.batch_size
     with torch.device("meta"):

@@ -13,7 +13,7 @@ import torch
 from medgen_models.errors import MissingModelError, UnusableModelError
 from medgen_models.families.msdm import MsdmModel, untrained_msdm
 from medgen_models.model_source import ModelSource
-from medgen_models.msdm.presets import MsdmPresetName
+from medgen_models.msdm.presets import MsdmPreset, MsdmPresetName
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def load_base(
     return model
 
 
-def untrained_model(preset: MsdmPresetName, text_encoder: str, *, seed: int) -> MsdmModel:
+def untrained_model(preset: MsdmPresetName | MsdmPreset, text_encoder: str, *, seed: int) -> MsdmModel:
     """Build a generator that has seen nothing, to give a score its scale."""
     return untrained_msdm(preset, text_encoder, seed=seed)
 

@@ -10,7 +10,7 @@ import torch
 from medgen_models import Conditioning, LatentMoments, TextToImageModel
 from torch import Tensor
 
-from medgen_training.augmentation import jitter_colours
+from medgen_training.augmentation import NO_JITTER, ColourJitter
 from medgen_training.cache import to_pixel_values
 
 
@@ -49,20 +49,14 @@ class LiveBatches:
     model: TextToImageModel
     images: Tensor  # [N, 3, S, S] uint8
     prompts: tuple[str, ...]
-    brightness: float = 0.0
-    contrast: float = 0.0
+    jitter: ColourJitter = NO_JITTER
 
     @torch.no_grad()
     def __call__(
         self, images: Tensor, prompts: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Conditioning]:
         """Return latents [B, C, H, W] of image rows [B], and the prompts of prompt rows [B]."""
-        pixel_values = jitter_colours(
-            to_pixel_values(self.images[images], self.model.device),
-            brightness=self.brightness,
-            contrast=self.contrast,
-            generator=generator,
-        )
+        pixel_values = self.jitter(to_pixel_values(self.images[images], self.model.device), generator)
         moments = self.model.encode_images(pixel_values)
         noise = torch.randn(moments.mean.shape, generator=generator).to(moments.mean)
         return moments.sample(noise), self.model.encode_prompts(

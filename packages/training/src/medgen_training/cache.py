@@ -9,7 +9,7 @@ L prompt tokens, T width of the text encoder.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from medgen_models.protocol import ImageConditioned
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from medgen_training.augmentation import jitter_colours
+from medgen_training.augmentation import NO_JITTER, ColourJitter
 from medgen_training.order import stream_generator
 
 OnProgress = Callable[[int, int], None]
@@ -159,8 +159,7 @@ class LatentVariants:
     """How many jittered variants of each image are encoded; variant 0 is the image as it is."""
 
     num_variants: int = 1
-    brightness: float = 0.0
-    contrast: float = 0.0
+    jitter: ColourJitter = NO_JITTER
     seed: int = 0
 
 
@@ -179,8 +178,7 @@ def latent_moments(
         "images": content_sha256(images),
         "autoencoder": vae_sha256,
         "num_variants": variants.num_variants,
-        "brightness": variants.brightness,
-        "contrast": variants.contrast,
+        **asdict(variants.jitter),
         "seed": variants.seed,
     }
     cached = _read_table(cache_dir, "latents", key)
@@ -194,12 +192,7 @@ def latent_moments(
             pixel_values = to_pixel_values(images[rows], model.device)
             if variant:
                 generator = stream_generator(variants.seed, "variant", variant, start)
-                pixel_values = jitter_colours(
-                    pixel_values,
-                    brightness=variants.brightness,
-                    contrast=variants.contrast,
-                    generator=generator,
-                )
+                pixel_values = variants.jitter(pixel_values, generator)
             with torch.no_grad():
                 moments = model.encode_images(pixel_values)
             mean[variant, rows], std[variant, rows] = moments.mean.cpu(), moments.std.cpu()

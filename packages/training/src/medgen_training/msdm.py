@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -41,7 +41,12 @@ class MsdmTrainConfig(BaseModel):
     """Everything that decides what an MSDM becomes, apart from the data and the seed.
 
     `text_encoder` is `minilm` (embedded), a local folder or a hub name such as
-    `openai/clip-vit-large-patch14`. `self_conditioning: null` keeps the preset's choice.
+    `openai/clip-vit-large-patch14`.
+
+    Attributes:
+        self_conditioning: Whether the denoiser reads its own earlier estimate; None: as the preset.
+        latent_channels: Of the autoencoder; None: as the preset.
+        dropout: Probability of dropping a channel in the denoiser; None: as the preset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +55,8 @@ class MsdmTrainConfig(BaseModel):
     preset: MsdmPresetName = "msdm-tiny"
     text_encoder: str = "minilm"
     self_conditioning: bool | None = None
+    latent_channels: int | None = Field(default=None, ge=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
     mixed_precision: Literal["no", "bf16"] = "no"
     autoencoder: AutoencoderConfig = Field(default_factory=AutoencoderConfig)
     denoiser: DenoiserConfig = Field(default_factory=DenoiserConfig)
@@ -58,13 +65,25 @@ class MsdmTrainConfig(BaseModel):
     def _start_is_possible(self) -> "MsdmTrainConfig":
         if self.autoencoder.start == "principal-components":
             with torch.device("meta"):
-                vae = PRESETS[self.preset].build_autoencoder()
+                vae = self.shape.build_autoencoder()
             if not has_linear_path(vae):
                 raise ValueError(
                     f"autoencoder.start: the autoencoder of {self.preset} cannot start at principal-components; "
                     "use auto or random"
                 )
         return self
+
+    @property
+    def shape(self) -> MsdmPreset:
+        """The preset with what the recipe changes in it."""
+        changes: dict[str, Any] = {
+            "self_conditioning": self.self_conditioning,
+            "latent_channels": self.latent_channels,
+            "dropout": self.dropout,
+        }
+        return replace(
+            PRESETS[self.preset], **{name: value for name, value in changes.items() if value is not None}
+        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +133,7 @@ def train_msdm(
         MissingModelError: If the text encoder is not to be had.
     """
     model_dir = train_dir / "model"
-    shape = _shape(config)
+    shape = config.shape
     rows = training_rows(dataset, load_pixels(dataset, shape.image_size), texts, variants)
     images, prompts = rows.images, rows.prompts
     identity = training_identity(config, images, prompts, seed=seed)
@@ -172,7 +191,7 @@ def plan_training(config: MsdmTrainConfig, num_images: int) -> TrainPlan:
     Raises:
         MissingModelError: If the text encoder is unknown and its config is not on this machine.
     """
-    shape = _shape(config)
+    shape = config.shape
     encoder = prompt_encoder_size(config.text_encoder)
     with torch.device("meta"):
         vae = shape.build_autoencoder()
@@ -216,10 +235,3 @@ def fit_latent_statistics(model: MsdmModel, images: Tensor, batch_size: int = 32
     mean = total / len(images)
     std = float((total_square / len(images) - mean.square()).mean().sqrt())
     model.vae.register_to_config(latents_mean=tuple(mean.tolist()), latents_std=(std,) * len(mean))
-
-
-def _shape(config: MsdmTrainConfig) -> MsdmPreset:
-    preset = PRESETS[config.preset]
-    if config.self_conditioning is None:
-        return preset
-    return replace(preset, self_conditioning=config.self_conditioning)

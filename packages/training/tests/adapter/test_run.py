@@ -151,6 +151,8 @@ def test_a_cache_filled_once_is_read_and_a_damaged_one_filled_again(
         ("pixart", {"num_epochs": 3}, "give either num_epochs or num_steps"),
         ("pixart", {"prior_base": "x"}, "prior_base belongs to kandinsky22-decoder"),
         ("flux", {"snr_gamma": 5.0}, "flux is a flow"),
+        ("sd", {"flow_levels": {}}, "flow_levels is for flow matching"),
+        ("flux", {"flow_levels": {"std": 0}}, "greater than 0"),
         ("kandinsky22-prior", {"hldf": {}}, "hldf needs pixels"),
         ("kandinsky22-decoder", {"context_dropout": 0.1}, "trained on images alone"),
         ("pixart", {"learning_rates": 1.0}, "Extra inputs are not permitted"),

@@ -175,7 +175,7 @@ def _random_model(trained: "AnyTrainConfig", *, seed: int) -> Any:
     if isinstance(trained, DitTrainConfig):
         return untrained_dit(trained.preset, trained.autoencoder, trained.classes, seed=seed)
     assert isinstance(trained, MsdmTrainConfig)
-    return untrained_model(trained.preset, trained.text_encoder, seed=seed)
+    return untrained_model(trained.shape, trained.text_encoder, seed=seed)
 
 
 def _check_sampling(generator: Generator, plan: Sequence[PlannedImage], config: "SamplingConfig") -> None:

@@ -113,7 +113,7 @@ def load_msdm(source: ModelSource) -> MsdmModel:
     )
 
 
-def untrained_msdm(preset: MsdmPresetName, text_encoder: str, *, seed: int) -> MsdmModel:
+def untrained_msdm(preset: MsdmPresetName | MsdmPreset, text_encoder: str, *, seed: int) -> MsdmModel:
     """Build an untrained MSDM with a text encoder by name or folder."""
-    encoder = load_prompt_encoder(text_encoder, max_tokens=PRESETS[preset].max_tokens)
-    return new_msdm(preset, encoder, seed=seed)
+    shape = PRESETS[preset] if isinstance(preset, str) else preset
+    return new_msdm(shape, load_prompt_encoder(text_encoder, max_tokens=shape.max_tokens), seed=seed)

@@ -6,6 +6,7 @@ from medgen_data.images import FitPolicy
 from medgen_models.adapters import AdapterConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medgen_training.adapter.flow_levels import FlowLevelsConfig
 from medgen_training.hldf import HldfConfig
 from medgen_training.schedules import LrSchedule
 
@@ -48,6 +49,7 @@ class AdapterTrainConfig(BaseModel):
         context_dropout: Probability of training an image without its prompt.
         text_encoder_dropout: Leave the dropout of an adapted text encoder on, as Med-Art's code does; then all its
             blocks run at every step.
+        flow_levels: Noise levels of a flow (FLUX); None: uniform ones, as the script whose count is the paper's.
         embedded_guidance: Guidance scale given to denoisers that take it as an input (FLUX).
         prior_noise_schedule: Noise levels of Kandinsky 2.2's prior: as MMCP's code, or as it was trained.
         cache: Encode images, and prompts as far up as their encoder is frozen, once before the first step.
@@ -93,6 +95,7 @@ class AdapterTrainConfig(BaseModel):
     noise_offset: float = Field(default=0.0, ge=0)
     context_dropout: float = Field(default=0.0, ge=0, lt=1)
     text_encoder_dropout: bool = False
+    flow_levels: FlowLevelsConfig | None = None
     embedded_guidance: float = Field(default=3.5, ge=0)
     prior_noise_schedule: Literal["authors", "unclip"] = "unclip"
     cache: bool = True
@@ -117,6 +120,10 @@ class AdapterTrainConfig(BaseModel):
             raise ValueError("hldf needs pixels, and the latents of a prior are embeddings; leave it out")
         if self.snr_gamma is not None and self.family == "flux":
             raise ValueError("snr_gamma is for noise prediction, and flux is a flow; leave it out")
+        if self.flow_levels is not None and self.family != "flux":
+            raise ValueError(
+                f"flow_levels is for flow matching (flux), and {self.family} is none; leave it out"
+            )
         if self.family == "kandinsky22-decoder" and self.context_dropout:
             raise ValueError("kandinsky22-decoder is trained on images alone; set context_dropout to 0")
         return self

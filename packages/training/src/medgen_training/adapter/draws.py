@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from medgen_models import TextToImageModel
+from medgen_models.diffusion import FlowMatching
 from torch import Tensor
 
 from medgen_training.adapter.config import AdapterTrainConfig
@@ -77,8 +78,15 @@ def draw_turns(
             channels = model.latent_shape[0]
             drawn += config.noise_offset * torch.randn(1, channels, 1, 1, generator=generator)
         noise.append(drawn)
-        timesteps.append(model.diffusion.draw_timesteps(1, generator))
+        timesteps.append(_draw_timestep(model, config, generator))
     return Draws(torch.cat(prompt_rows), torch.cat(latent_noise), torch.cat(noise), torch.cat(timesteps))
+
+
+def _draw_timestep(model: TextToImageModel, config: AdapterTrainConfig, generator: torch.Generator) -> Tensor:
+    if config.flow_levels is None:
+        return model.diffusion.draw_timesteps(1, generator)
+    assert isinstance(model.diffusion, FlowMatching)
+    return config.flow_levels.draw_timesteps(model.diffusion, 1, generator)
 
 
 def draw_colour_turns(

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from medgen_training.augmentation import ColourJitter
 from medgen_training.schedules import LrSchedule
 
 Start = Literal["auto", "random", "principal-components"]
@@ -37,6 +38,12 @@ class AutoencoderConfig(BaseModel):
     kl_weight: float = Field(default=1e-6, ge=0)
     brightness: float = Field(default=0.0, ge=0, lt=1)
     contrast: float = Field(default=0.0, ge=0, lt=1)
+    saturation: float = Field(default=0.0, ge=0, lt=1)
     checkpoint_every: int = Field(default=100, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=10, ge=1)
+
+    @property
+    def jitter(self) -> ColourJitter:
+        """How colours are jittered."""
+        return ColourJitter(self.brightness, self.contrast, self.saturation)

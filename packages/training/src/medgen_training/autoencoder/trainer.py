@@ -13,7 +13,6 @@ from medgen_models import MsdmAutoencoder
 from medgen_models.msdm.vae import downsample_half
 from torch import Tensor
 
-from medgen_training.augmentation import jitter_colours
 from medgen_training.autoencoder.config import AutoencoderConfig
 from medgen_training.cache import to_pixel_values
 from medgen_training.checkpoints import (
@@ -63,12 +62,7 @@ def train_autoencoder(
         rows = batch_rows(step, config.batch_size * accelerator.num_processes, len(images), seed=seed)
         rows = rows[accelerator.process_index :: accelerator.num_processes]
         generator = stream_generator(seed, "autoencoder", step, accelerator.process_index)
-        pixel_values = jitter_colours(
-            to_pixel_values(images[rows], accelerator.device),
-            brightness=config.brightness,
-            contrast=config.contrast,
-            generator=generator,
-        )
+        pixel_values = config.jitter(to_pixel_values(images[rows], accelerator.device), generator)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * lr_factor(
                 config.lr_schedule, step, config.num_steps, config.warmup_fraction

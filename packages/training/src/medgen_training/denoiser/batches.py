@@ -41,13 +41,13 @@ def build_source(
 ) -> BatchSource:
     """Return where batches come from, filling the cache first where it is wanted."""
     if not config.cache:
-        return LiveBatches(model, images, prompts.prompts, config.brightness, config.contrast)
+        return LiveBatches(model, images, prompts.prompts, config.jitter)
 
     def on_progress(done: int, total: int) -> None:
         if on_event is not None:
             on_event(TrainEvent("cache", done, total, 0.0, {}))
 
-    variants = LatentVariants(config.num_variants, config.brightness, config.contrast, seed)
+    variants = LatentVariants(config.num_variants, config.jitter, seed)
     vae_sha256 = image_encoder_sha256(model)
     moments = latent_moments(
         model, images, variants, cache_dir, vae_sha256=vae_sha256, on_progress=on_progress

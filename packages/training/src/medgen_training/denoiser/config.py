@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from medgen_training.augmentation import ColourJitter
 from medgen_training.losses import LossKind
 from medgen_training.schedules import LrSchedule
 
@@ -36,8 +37,14 @@ class DenoiserConfig(BaseModel):
     num_variants: int = Field(default=1, ge=1)
     brightness: float = Field(default=0.0, ge=0, lt=1)
     contrast: float = Field(default=0.0, ge=0, lt=1)
+    saturation: float = Field(default=0.0, ge=0, lt=1)
     selection: Selection = "last"
     validate_every: int = Field(default=100, ge=1)
     checkpoint_every: int = Field(default=200, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=10, ge=1)
+
+    @property
+    def jitter(self) -> ColourJitter:
+        """How colours are jittered."""
+        return ColourJitter(self.brightness, self.contrast, self.saturation)
