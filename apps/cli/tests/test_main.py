@@ -16,6 +16,7 @@ COMMANDS = (
     "classify",
     "export",
     "report",
+    "compare",
     "run",
     "demo",
     "review",
