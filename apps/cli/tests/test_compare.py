@@ -116,6 +116,14 @@ def test_a_section_that_one_recipe_lacks_is_one_field(medgen: Call, runs: Path, 
     assert any("different versions of torch" in text for text in compared["warnings"])
 
 
+def test_a_field_that_an_older_version_did_not_know_makes_no_other_recipe(
+    medgen: Call, runs: Path, tmp_path: Path
+) -> None:
+    older = edited(runs / "a-1", tmp_path / "older", "run.json", lambda run: run["recipe"].pop("paraphrase"))
+    (recipe,) = json.loads(medgen("compare", runs / "a-0", older, "--json").stdout)["recipes"]
+    assert recipe["seeds"] == [0, 1]
+
+
 def test_one_experiment_counts_once(medgen: Call, one_clear_error: Call, runs: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(runs / "a-0", tmp_path / "copy")
     message = one_clear_error(medgen("compare", runs / "a-0", copy), 2)

@@ -116,7 +116,9 @@ def compare_runs(run_dirs: Sequence[Path]) -> Comparison:
     runs = [_finished_run(run_dir) for run_dir in run_dirs]
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        groups.setdefault(json.dumps(run.recipe, sort_keys=True), []).append(run)
+        # A field that an older version did not know yet and one that is not set are the same.
+        given = {field: value for field, value in run.recipe.items() if value is not None}
+        groups.setdefault(json.dumps(given, sort_keys=True), []).append(run)
     for group in groups.values():
         _check_seeds(group)
     comparable, warnings = _comparable_figures(runs)
