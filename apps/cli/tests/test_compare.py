@@ -102,6 +102,16 @@ def test_figures_of_different_extractors_are_left_out(medgen: Call, runs: Path, 
     assert any("the real images differ between runs" in text for text in compared["warnings"])
 
 
+def test_a_figure_that_some_runs_lack_says_how_many_have_it(medgen: Call, runs: Path, tmp_path: Path) -> None:
+    def without_kid(content: Any) -> None:
+        content["scores"] = [score for score in content["scores"] if score["name"] != "kid"]
+
+    copy = edited(runs / "a-1", tmp_path / "lacking", "scores/scores.json", without_kid)
+    lines = medgen("compare", runs / "a-0", copy).stdout.splitlines()
+    (kid,) = [line for line in lines if line.startswith("Kernel distance")]
+    assert kid.endswith("(1 of 2)")
+
+
 def test_a_section_that_one_recipe_lacks_is_one_field(medgen: Call, runs: Path, tmp_path: Path) -> None:
     def with_classifier(content: Any) -> None:
         content["recipe"]["classify"] = {"backbone": "tiny", "epochs": 1}

@@ -92,7 +92,10 @@ class Comparison:
             ["seeds", *(", ".join(map(str, each.seeds)) for each in self.recipes)],
             *([field, *(_text(each.differs_in[field]) for each in self.recipes)] for field in fields),
             ["", *("" for _ in self.recipes)],
-            *([_title(name), *(_cell(each.figures.get(name)) for each in self.recipes)] for name in names),
+            *(
+                [_title(name), *(_cell(each.figures.get(name), len(each.runs)) for each in self.recipes)]
+                for name in names
+            ),
         ]
         header = ["recipe (mean ± deviation over seeds)", *(each.letter for each in self.recipes)]
         warnings = [f"warning: {warning}" for warning in self.warnings]
@@ -289,9 +292,10 @@ def _text(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-def _cell(spread: Spread | None) -> str:
+def _cell(spread: Spread | None, num_runs: int) -> str:
+    """Print mean and deviation, and of how many runs where some lack the figure."""
     if spread is None:
         return "–"
-    if spread.standard_deviation is None:
-        return as_number(spread.mean)
-    return f"{as_number(spread.mean)} ± {as_number(spread.standard_deviation)}"
+    deviation = "" if spread.standard_deviation is None else f" ± {as_number(spread.standard_deviation)}"
+    lacking = "" if spread.num_runs == num_runs else f" ({spread.num_runs} of {num_runs})"
+    return f"{as_number(spread.mean)}{deviation}{lacking}"
