@@ -48,8 +48,9 @@ from medgen_models.tiny.text_encoders import tiny_clip_tokenizer, tiny_t5_encode
 from medgen_training import AdapterTrainConfig, HldfConfig
 from medgen_training.adapter.batches import condition_source, latent_source
 from medgen_training.adapter.draws import draw_turns, turns_of_step
+from medgen_training.adapter.losses import AdapterData
 from medgen_training.adapter.run import prepare_model
-from medgen_training.adapter.trainer import AdapterData, add_colour_gradients, step_gradients
+from medgen_training.adapter.trainer import add_colour_gradients, step_gradients
 from medgen_training.blocks import checkpoint_blocks, compile_blocks
 from medgen_training.cache import build_prompt_table, load_pixels
 from medgen_training.colour_statistics import colour_table

@@ -132,6 +132,33 @@ def test_pickled_weights_are_refused_with_advice(
     assert "pickled weights may run code and are not read" in message
 
 
+def test_selection_needs_held_out_images(
+    train: Call, one_clear_error: Call, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    message = one_clear_error(train(train_section("sd", bases["sd"], selection="validation-loss")), 2)
+    assert "train.selection: validation-loss needs a validation split" in message
+    assert not (tmp_path / "train").exists()
+
+
+def test_an_adapter_is_selected_by_its_held_out_loss(
+    medgen: Call, train: Call, dataset: Path, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    for row in map(json.loads, (dataset / "metadata.jsonl").read_text().splitlines()):
+        folder = tmp_path / "source" / row["label"]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dataset / row["file_name"], folder)
+    source = ["data", "--kind", "class-folders", "--root", tmp_path / "source", "--size", 32]
+    source += ["--set", "data.validation_fraction=0.5", "--set", "data.test_fraction=0"]
+    assert medgen(*source, "--out", tmp_path / "split").exit_code == 0
+    captions = tmp_path / "captions.jsonl"
+    assert medgen("caption", tmp_path / "split", "--method", "simple", "--out", captions).exit_code == 0
+    section = train_section("sd", bases["sd"], selection="validation-loss", validate_every=1)
+    ran = train(section, "--data", tmp_path / "split", "--captions", captions)
+    assert ran.exit_code == 0, ran.stderr
+    rows = [json.loads(line) for line in (tmp_path / "train" / "train_log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "validation_loss" in row] == [1, 2]
+
+
 def test_blocks_that_cannot_be_compiled_stop_the_run_before_it_begins(
     train: Call,
     one_clear_error: Call,

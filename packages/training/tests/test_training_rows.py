@@ -127,3 +127,12 @@ def test_training_with_variants_resumes_and_refuses_other_ones(
     other = replace(variants, paraphrase_probability=0.6)
     with pytest.raises(CheckpointError, match="prompts"):
         train(config, phantoms, texts, tmp_path / "varied", seed=3, resume=True, variants=other)
+
+
+def test_held_out_images_stand_behind_and_have_no_paraphrases() -> None:
+    table = PromptTable(("", "a", "b", "c"), ((1,), (2,)), ((3,), ()), 0.5)
+    longer = table.with_images([["b", "d"], ["a", "a"]])
+    assert longer.prompts == ("", "a", "b", "c", "d")
+    assert longer.rows_of_image == ((1,), (2,), (2, 4), (1,))
+    assert longer.paraphrase_rows_of_image == ((3,), (), (), ())
+    assert PromptTable(("", "a"), ((1,),)).with_images([["a"]]).paraphrase_rows_of_image == ()

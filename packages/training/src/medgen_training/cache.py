@@ -9,7 +9,7 @@ L prompt tokens, T width of the text encoder.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,21 @@ class PromptTable:
         ):
             rows.append(0 if drop < dropout else self._row(image, choice))
         return torch.tensor(rows)
+
+    def with_images(self, texts: Sequence[Sequence[str]]) -> "PromptTable":
+        """Return a table with more images behind those here, which have these texts and no paraphrases."""
+        row_of_prompt = {prompt: row for row, prompt in enumerate(self.prompts)}
+        more = tuple(
+            tuple(row_of_prompt.setdefault(text, len(row_of_prompt)) for text in dict.fromkeys(some))
+            for some in texts
+        )
+        none = ((),) * len(more) if self.paraphrase_rows_of_image else ()
+        return replace(
+            self,
+            prompts=tuple(row_of_prompt),
+            rows_of_image=self.rows_of_image + more,
+            paraphrase_rows_of_image=self.paraphrase_rows_of_image + none,
+        )
 
     def _row(self, image: int, choice: float) -> int:
         """Return the row that a uniform number in [0, 1) chooses; one number decides both questions."""

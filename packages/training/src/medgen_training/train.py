@@ -44,7 +44,7 @@ def train(
         seed: Seed of weights, order, noise and dropout.
         device: `cpu` or `cuda`.
         resume: Go on with what `train_dir` holds.
-        validation_set: Held-out images, for `selection: validation-loss` of whole denoisers.
+        validation_set: Held-out images, for `selection: validation-loss`.
         variants: Paraphrases, and what is said of mirrored images; None: neither.
         on_event: Called about every `log_every` steps.
         should_stop: Asked after every step; True writes a checkpoint and raises `TrainingInterrupted`.
@@ -63,6 +63,7 @@ def train(
             seed=seed,
             device=device,
             resume=resume,
+            validation_set=validation_set,
             variants=variants,
             on_event=on_event,
             should_stop=should_stop,

@@ -41,10 +41,11 @@ class TextVariants:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows that a training walks through.
+    """The rows that a training walks through, and behind them those it only looks at.
 
     Attributes:
-        images: [N, 3, S, S] uint8; twice as many as records if some are mirrored, the second half mirrored.
+        images: [N + H, 3, S, S] uint8: N to train on, twice as many as records if some are mirrored, the second
+            half mirrored; and H held out.
         prompts: Their texts.
         record_ids: N, of the record each came from.
     """
@@ -94,6 +95,39 @@ def training_rows(
     return TrainingRows(images, _extended(table, own, paraphrases, variants), record_ids)
 
 
+def held_out_images(validation_set: ImageDataset | None) -> ImageDataset:
+    """Return the images that `selection: validation-loss` looks at.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if validation_set is None or not validation_set.records:
+        raise ValueError(
+            "selection 'validation-loss' needs images with split 'validation'; set data.validation_fraction, "
+            "or use selection 'last'"
+        )
+    return validation_set
+
+
+def with_held_out(
+    rows: TrainingRows, held_out: ImageDataset, images: Tensor, texts: Mapping[str, Sequence[str]]
+) -> TrainingRows:
+    """Put held-out images behind those that are trained on; nobody walks through them.
+
+    Args:
+        rows: What is trained on.
+        held_out: Records of the held-out images.
+        images: They themselves in the order of the records, [H, 3, S, S] uint8.
+        texts: All texts of each record, by record id.
+
+    Raises:
+        DataError: If a held-out image has no text.
+    """
+    build_prompt_table(held_out, texts)
+    own = [texts[record.record_id] for record in held_out.records]
+    return replace(rows, images=torch.cat([rows.images, images]), prompts=rows.prompts.with_images(own))
+
+
 def _extended(
     table: PromptTable,
     more: Sequence[Sequence[str]],
@@ -101,17 +135,16 @@ def _extended(
     variants: TextVariants,
 ) -> PromptTable:
     """Add images with other texts, and the paraphrases of all."""
+    table = table.with_images(more)
     row_of_prompt = {prompt: row for row, prompt in enumerate(table.prompts)}
 
     def rows(some: Sequence[str]) -> tuple[int, ...]:
         return tuple(row_of_prompt.setdefault(text, len(row_of_prompt)) for text in dict.fromkeys(some))
 
-    rows_of_image = (*table.rows_of_image, *(rows(some) for some in more))
     paraphrase_rows = tuple(rows(some) for some in paraphrases) if variants.paraphrase_probability else ()
     return replace(
         table,
         prompts=tuple(row_of_prompt),
-        rows_of_image=rows_of_image,
         paraphrase_rows_of_image=paraphrase_rows,
         paraphrase_probability=variants.paraphrase_probability,
     )

@@ -14,8 +14,8 @@ from medgen_models.tiny.sdxl import write_tiny_sdxl
 from medgen_models.tiny.stable_diffusion import write_tiny_sd
 from medgen_training import AdapterTrainConfig
 from medgen_training.adapter.batches import condition_source, latent_source
+from medgen_training.adapter.losses import AdapterData
 from medgen_training.adapter.run import base_facts, prepare_model
-from medgen_training.adapter.trainer import AdapterData
 from medgen_training.cache import build_prompt_table, load_pixels
 from medgen_training.colour_statistics import colour_table
 

@@ -10,8 +10,8 @@ from medgen_models.adapters import AdapterError
 from medgen_training import AdapterTrainConfig, train
 from medgen_training.adapter import memory
 from medgen_training.adapter.draws import Turns
+from medgen_training.adapter.losses import draw_losses
 from medgen_training.adapter.memory import free_bytes, must_checkpoint, saved_bytes_of_one_image
-from medgen_training.adapter.trainer import draw_losses
 from medgen_training.blocks import checkpoint_blocks
 from safetensors.torch import load_file
 

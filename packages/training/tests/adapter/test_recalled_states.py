@@ -17,8 +17,9 @@ from medgen_models.tiny.text_encoders import tiny_t5_encoder
 from medgen_training import AdapterTrainConfig, train
 from medgen_training.adapter.batches import LivePrompts, condition_source, latent_source
 from medgen_training.adapter.draws import Turns
+from medgen_training.adapter.losses import AdapterData, draw_losses
 from medgen_training.adapter.run import base_facts, prepare_model
-from medgen_training.adapter.trainer import AdapterData, add_colour_gradients, draw_losses
+from medgen_training.adapter.trainer import add_colour_gradients
 from medgen_training.cache import build_prompt_table, load_pixels, recalled_states
 from medgen_training.colour_statistics import colour_table
 from torch import Tensor

@@ -132,10 +132,12 @@ def _check_selection(
     from medgen_training import AdapterTrainConfig
 
     if isinstance(config, AdapterTrainConfig):
-        return
-    if config.denoiser.selection == "validation-loss" and validation_set is None:
+        selection, field = config.selection, "train"
+    else:
+        selection, field = config.denoiser.selection, "train.denoiser"
+    if selection == "validation-loss" and validation_set is None:
         raise UsageError(
-            f"train.denoiser.selection: validation-loss needs a validation split, which {dataset.root} lacks; "
+            f"{field}.selection: validation-loss needs a validation split, which {dataset.root} lacks; "
             "set data.validation_fraction, or use selection last"
         )
 

@@ -60,6 +60,9 @@ class AdapterTrainConfig(BaseModel):
         shard_base: Share the frozen weights of the denoiser, and of text encoders that run at every step, out over
             the processes (FSDP), which gather a block's when it runs: for a base that one device cannot hold, at
             the price of sending all weights at every pass. One process is refused.
+        selection: Which step's adapter is kept: the last, or that of the lowest loss of the held-out images
+            (split `validation`) at noise that never changes.
+        validate_every: Steps between two looks at that loss.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: How many stay.
         log_every: Steps between looks at the loss; there is no wait for the device in between.
@@ -102,6 +105,8 @@ class AdapterTrainConfig(BaseModel):
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     compile_blocks: bool = False
     shard_base: bool = False
+    selection: Literal["last", "validation-loss"] = "last"
+    validate_every: int = Field(default=500, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=10, ge=1)

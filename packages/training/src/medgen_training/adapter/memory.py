@@ -10,7 +10,7 @@ from medgen_models.saved_bytes import SavedStorages, storage_address
 
 from medgen_training.adapter.config import AdapterTrainConfig
 from medgen_training.adapter.draws import Turns
-from medgen_training.adapter.trainer import AdapterData, draw_losses
+from medgen_training.adapter.losses import AdapterData, draw_losses
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,9 +18,10 @@ from medgen_models.protocol import ReadsPrompts
 from medgen_training.adapter.batches import condition_source, latent_source
 from medgen_training.adapter.config import AdapterTrainConfig
 from medgen_training.adapter.draws import draw_turns, turns_of_step
+from medgen_training.adapter.losses import AdapterData
 from medgen_training.adapter.memory import must_checkpoint
 from medgen_training.adapter.sharding import base_mesh, shard_denoiser, shard_text_encoders
-from medgen_training.adapter.trainer import AdapterData, train_adapter_weights
+from medgen_training.adapter.trainer import train_adapter_weights
 from medgen_training.blocks import check_compiler, checkpoint_blocks, compile_blocks
 from medgen_training.cache import PromptTable, load_pixels
 from medgen_training.claims import claim_folder, training_identity
@@ -27,7 +29,7 @@ from medgen_training.colour_statistics import colour_table
 from medgen_training.contact_sheet import write_contact_sheet
 from medgen_training.interruption import StopRequest
 from medgen_training.train_log import OnEvent, TrainEvent
-from medgen_training.training_rows import TextVariants, training_rows
+from medgen_training.training_rows import TextVariants, held_out_images, training_rows, with_held_out
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ def train_adapter(
     seed: int,
     device: str = "cpu",
     resume: bool = False,
+    validation_set: ImageDataset | None = None,
     variants: TextVariants | None = None,
     on_event: OnEvent | None = None,
     should_stop: StopRequest | None = None,
@@ -57,6 +60,7 @@ def train_adapter(
         seed: Seed of the adapter's start, order, noise and dropout.
         device: `cpu` or `cuda`.
         resume: Go on with what `train_dir` holds.
+        validation_set: Held-out images, for `selection: validation-loss`.
         variants: Paraphrases, and what is said of mirrored images; None: neither.
         on_event: Called about every `log_every` steps.
         should_stop: Asked after every step; True writes a checkpoint and raises `TrainingInterrupted`.
@@ -69,6 +73,7 @@ def train_adapter(
         MissingModelError: If the base model is not to be had.
         TrainingDivergedError: If the loss became NaN or infinite.
         UnusableModelError: If the base is of another family, or its weights are pickled.
+        ValueError: If `selection` wants held-out images and there are none.
     """
     adapter_dir = train_dir / "adapter"
     accelerator = Accelerator(cpu=device == "cpu")
@@ -78,8 +83,13 @@ def train_adapter(
     mesh = base_mesh(accelerator.num_processes, accelerator.device) if config.shard_base else None
     start_device = "cpu" if config.shard_base else str(accelerator.device)
     model = load_pretrained(facts, dtype=config.base_dtype, device=start_device)
-    pixels = load_pixels(dataset, model.image_size, policy=config.fit, allow_upscaling=config.allow_upscaling)
-    rows = training_rows(dataset, pixels, texts, variants)
+    read = partial(
+        load_pixels, image_size=model.image_size, policy=config.fit, allow_upscaling=config.allow_upscaling
+    )
+    rows = training_rows(dataset, read(dataset), texts, variants)
+    if config.selection == "validation-loss":
+        held_out = held_out_images(validation_set)
+        rows = with_held_out(rows, held_out, read(held_out), texts)
     images, prompts = rows.images, rows.prompts
     identity = training_identity(config, images, prompts, seed=seed)
     with accelerator.main_process_first():  # what the main process has just claimed, the others go on with

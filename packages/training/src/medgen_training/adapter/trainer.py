@@ -5,51 +5,33 @@ Shapes: B batch, C latent channels, H x W latent size.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from medgen_models import Conditioning, Diffusion, TextToImageModel
+from medgen_models import TextToImageModel
 from medgen_models.adapters import adapter_parameters, adapter_state, is_adapted
 from torch import Tensor, nn
 
-from medgen_training.adapter.batches import (
-    ConditionSource,
-    LatentSource,
-    LivePrompts,
-    to_device,
-    unconditional_like,
-)
+from medgen_training.adapter.batches import LivePrompts, to_device, unconditional_like
 from medgen_training.adapter.config import AdapterTrainConfig
-from medgen_training.adapter.draws import Turns, draw_colour_turns, draw_turns, turns_of_step
+from medgen_training.adapter.draws import Turns, draw_colour_turns, turns_of_step
+from medgen_training.adapter.losses import AdapterData, draw_losses
 from medgen_training.adapter.processes import all_stop, average_gradients, averaged
-from medgen_training.cache import PromptTable
+from medgen_training.adapter.selection import held_out_loss
+from medgen_training.best_weights import BestWeights
 from medgen_training.checkpoints import (
     load_latest_checkpoint,
     load_optimizer_tensors,
     optimizer_tensors,
     save_checkpoint,
 )
-from medgen_training.colour_statistics import ColourStatistics
 from medgen_training.hldf import add_gradients, fires, hldf_gradients, hldf_gradients_of_prompts
 from medgen_training.interruption import StopRequest, TrainingDivergedError, TrainingInterrupted
-from medgen_training.losses import min_snr_weights, prediction_loss
 from medgen_training.order import stream_seed
 from medgen_training.schedules import lr_factor
 from medgen_training.train_log import OnEvent, TrainLog
-
-
-@dataclass(frozen=True)
-class AdapterData:
-    """What the loop draws from."""
-
-    latents: LatentSource
-    conditions: ConditionSource
-    prompts: PromptTable
-    colours: ColourStatistics  # of every training image, N rows
-    record_ids: Sequence[str]
 
 
 def train_adapter_weights(
@@ -65,6 +47,9 @@ def train_adapter_weights(
     should_stop: StopRequest | None = None,
 ) -> None:
     """Train the adapters that `model` carries, in place, going on from the newest checkpoint if there is one.
+
+    They are left as they are after the last step, or, with `selection: validation-loss`, as they were at the step
+    whose held-out loss was the lowest.
 
     The device is not waited for between two log steps: a loss that is no number is noted there and found at the
     next one, before anything is saved.
@@ -86,11 +71,13 @@ def train_adapter_weights(
         fused=True,
     )
     num_steps = config.steps_for(len(data.record_ids), accelerator.num_processes)
+    best = BestWeights()
     first_step = 0
     if (checkpoint := load_latest_checkpoint(checkpoints_dir, identity)) is not None:
         first_step = checkpoint.step
         _load_adapters(adapted, checkpoint.tensors["adapter"])
         load_optimizer_tensors(optimizer, checkpoint.tensors["optimizer"])
+        best.restore(checkpoint.tensors["best"], parameters)
     log = None
     if accelerator.is_main_process:
         log = TrainLog(train_dir, "adapter", num_steps, first_step=first_step, on_event=on_event)
@@ -108,7 +95,11 @@ def train_adapter_weights(
         first_bad_step = torch.where(is_bad, step, first_bad_step)
 
         done = step + 1
-        looking = done % config.log_every == 0 or done == num_steps
+        if config.selection == "validation-loss" and (done % config.validate_every == 0 or done == num_steps):
+            # Every process looks at all of them and finds the same, so that none has to be told.
+            figures["validation_loss"] = held_out_loss(model, adapted, data, config, seed=seed)
+            best.offer([parameter.detach() for parameter in parameters], float(figures["validation_loss"]))
+        looking = done % config.log_every == 0 or done == num_steps or "validation_loss" in figures
         stopping = all_stop(should_stop, accelerator, looking=looking)
         saving = done % config.checkpoint_every == 0 or done == num_steps or stopping
         if log is not None:
@@ -119,12 +110,18 @@ def train_adapter_weights(
             lr = optimizer.param_groups[0]["lr"]
             log.write(done, {name: float(value) for name, value in figures.items()} | {"lr": lr})
         if saving and accelerator.is_main_process:
-            tensors = {"adapter": _adapter_tensors(adapted), "optimizer": optimizer_tensors(optimizer)}
+            tensors = {
+                "adapter": _adapter_tensors(adapted),
+                "optimizer": optimizer_tensors(optimizer),
+                "best": best.tensors(),
+            }
             save_checkpoint(checkpoints_dir, done, tensors, identity, keep=config.keep_checkpoints)
         if stopping and done < num_steps:
             raise TrainingInterrupted(checkpoints_dir, done)
     if log is not None:
         log.close()
+    if best.weights is not None:
+        best.copy_to(parameters)
 
 
 def step_gradients(
@@ -161,40 +158,6 @@ def step_gradients(
     if has_colour_loss:
         figures["colour_loss"] = colour_loss
     return averaged(figures, accelerator)
-
-
-def draw_losses(
-    model: TextToImageModel, data: AdapterData, config: AdapterTrainConfig, turns: Turns, *, seed: int
-) -> Tensor:
-    """Draw prompts, latents, noise and noise levels of B turns, and return their losses, [B]."""
-    draws = draw_turns(model, data.prompts, turns, config, seed=seed)
-    latents = data.latents(turns.images, draws.latent_noise)
-    conditioning = data.conditions(turns.images, draws.prompt_rows)
-    if model.embeds_guidance:
-        conditioning = conditioning.with_guidance(config.embedded_guidance)
-    noise = to_device(draws.noise, latents.device)
-    return adapter_losses(model, latents, noise, draws.timesteps, conditioning, config)
-
-
-def adapter_losses(
-    model: TextToImageModel,
-    latents: Tensor,
-    noise: Tensor,
-    timesteps: Tensor,
-    conditioning: Conditioning,
-    config: AdapterTrainConfig,
-) -> Tensor:
-    """Return the loss of each sample, [B].
-
-    Timesteps [B] lie on the CPU, where the noise schedule does: looking them up waits for no device.
-    """
-    noisy_latents = model.diffusion.add_noise(latents, noise, timesteps)
-    model_pred = model.denoise(noisy_latents, to_device(timesteps, latents.device), conditioning)
-    losses = prediction_loss(model_pred, model.diffusion.target(latents, noise, timesteps), config.loss)
-    if config.snr_gamma is None:
-        return losses
-    assert isinstance(model.diffusion, Diffusion)
-    return losses * min_snr_weights(model.diffusion, timesteps, config.snr_gamma).to(losses)
 
 
 def add_colour_gradients(

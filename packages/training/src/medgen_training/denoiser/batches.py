@@ -27,6 +27,7 @@ from medgen_training.denoiser.config import DenoiserConfig
 from medgen_training.denoiser.trainer import ValidationBatch
 from medgen_training.order import batch_rows, stream_generator
 from medgen_training.train_log import OnEvent, TrainEvent
+from medgen_training.training_rows import held_out_images
 
 
 def build_source(
@@ -87,13 +88,9 @@ def validation_batch(
     Raises:
         ValueError: If there are no held-out images.
     """
-    if validation_set is None or not validation_set.records:
-        raise ValueError(
-            "selection 'validation-loss' needs images with split 'validation'; set data.validation_fraction, "
-            "or use selection 'last'"
-        )
-    images = load_pixels(validation_set, model.image_size)[:most]
-    prompts = build_prompt_table(validation_set, texts)
+    held_out = held_out_images(validation_set)
+    images = load_pixels(held_out, model.image_size)[:most]
+    prompts = build_prompt_table(held_out, texts)
     generator = stream_generator(seed, "validation")
     rows = prompts.draw_rows(torch.arange(len(images)), 0.0, generator)
     latents, conditioning = LiveBatches(model, images, prompts.prompts)(

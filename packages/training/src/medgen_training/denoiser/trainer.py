@@ -15,6 +15,7 @@ from medgen_models.protocol import LearnsVariance
 from torch import Tensor, nn
 
 from medgen_training.batches import BatchSource
+from medgen_training.best_weights import BestWeights, in_order, numbered
 from medgen_training.cache import PromptTable
 from medgen_training.checkpoints import (
     laid_out_like,
@@ -83,7 +84,7 @@ def train_denoiser(
         first_step = checkpoint.step
         network.load_state_dict(checkpoint.tensors["model"])
         load_optimizer_tensors(optimizer, checkpoint.tensors["optimizer"])
-        saved = _ordered(checkpoint.tensors["ema"])
+        saved = in_order(checkpoint.tensors["ema"])
         ema.averages = [laid_out_like(p, t) for p, t in zip(parameters, saved, strict=True)]
         best.restore(checkpoint.tensors["best"], parameters)
     log = TrainLog(train_dir, "denoiser", config.num_steps, first_step=first_step, on_event=on_event)
@@ -133,7 +134,7 @@ def train_denoiser(
             tensors = {
                 "model": network.state_dict(),
                 "optimizer": optimizer_tensors(optimizer),
-                "ema": _named(ema.averages),
+                "ema": numbered(ema.averages),
                 "best": best.tensors(),
             }
             save_checkpoint(checkpoints_dir, done, tensors, identity, keep=config.keep_checkpoints)
@@ -201,45 +202,3 @@ def validation_loss(
         parameter.copy_(value)
     network.train()
     return losses.mean()
-
-
-class BestWeights:
-    """The averaged weights with the lowest figure so far."""
-
-    def __init__(self) -> None:
-        self.figure = float("inf")
-        self.weights: list[Tensor] | None = None
-
-    def offer(self, weights: list[Tensor], figure: float) -> None:
-        """Keep a copy of the weights if their figure is lower than any before."""
-        if figure < self.figure:
-            self.figure = figure
-            self.weights = [tensor.clone() for tensor in weights]
-
-    def copy_to(self, parameters: list[nn.Parameter]) -> None:
-        """Write the best weights into parameters."""
-        assert self.weights is not None
-        with torch.no_grad():
-            for parameter, value in zip(parameters, self.weights, strict=True):
-                parameter.copy_(value)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what a checkpoint must hold."""
-        figure = {"figure": torch.tensor(self.figure, dtype=torch.float64)}
-        return figure if self.weights is None else figure | _named(self.weights)
-
-    def restore(self, tensors: dict[str, Tensor], parameters: list[nn.Parameter]) -> None:
-        """Take back what `tensors` gave."""
-        self.figure = float(tensors["figure"])
-        weights = {name: tensor for name, tensor in tensors.items() if name != "figure"}
-        if weights:
-            pairs = zip(parameters, _ordered(weights), strict=True)
-            self.weights = [laid_out_like(parameter, tensor) for parameter, tensor in pairs]
-
-
-def _named(tensors: list[Tensor]) -> dict[str, Tensor]:
-    return {str(index): tensor for index, tensor in enumerate(tensors)}
-
-
-def _ordered(tensors: dict[str, Tensor]) -> list[Tensor]:
-    return [tensors[str(index)] for index in range(len(tensors))]
