@@ -11,13 +11,9 @@ from accelerate import Accelerator
 from medgen_data import ImageDataset
 from medgen_training import AdapterTrainConfig, TrainEvent, TrainingDivergedError, train
 from medgen_training.adapter.draws import Turns, turns_of_step
+from medgen_training.adapter.losses import adapter_losses, draw_losses
 from medgen_training.adapter.processes import average_gradients
-from medgen_training.adapter.trainer import (
-    adapter_losses,
-    add_colour_gradients,
-    draw_losses,
-    train_adapter_weights,
-)
+from medgen_training.adapter.trainer import add_colour_gradients, train_adapter_weights
 from medgen_training.checkpoints import load_checkpoint
 from torch import Tensor
 
@@ -174,7 +170,7 @@ def broken_after(num_good_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def losses(*args: Any) -> Tensor:
         return adapter_losses(*args) * (1.0 if next(calls) < num_good_steps else float("nan"))
 
-    monkeypatch.setattr("medgen_training.adapter.trainer.adapter_losses", losses)
+    monkeypatch.setattr("medgen_training.adapter.losses.adapter_losses", losses)
 
 
 @pytest.mark.parametrize("log_every", [1, 50])
@@ -221,7 +217,7 @@ def test_a_gradient_that_is_no_number_is_found_before_it_is_saved(
         values = adapter_losses(*args)
         return values if next(calls) != 3 else Breaks.apply(values)
 
-    monkeypatch.setattr("medgen_training.adapter.trainer.adapter_losses", losses)
+    monkeypatch.setattr("medgen_training.adapter.losses.adapter_losses", losses)
     config = new_config(
         num_steps=8, checkpoint_every=2, log_every=50, max_grad_norm=None, gradient_checkpointing=False
     )
