@@ -38,7 +38,8 @@ for name, settings in json.loads(configs).items():
             assert stopped.step == 2, stopped.step
         else:
             raise AssertionError("did not stop")
-    train(config, dataset, texts, run, seed=3, resume=name == "stopped")
+    resume = name == "stopped"
+    train(config, dataset, texts, run, seed=3, resume=resume, validation_set=dataset)
 torch.distributed.destroy_process_group()
 """
 HLDF = {"every_steps": 2, "num_inference_steps": 2, "weight": 1.0}
@@ -47,6 +48,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
     "hldf": {"hldf": HLDF},
     "text": {"hldf": HLDF, "adapter": {"text_encoder": True}, "accumulation": 2},
+    "selected": {"selection": "validation-loss", "validate_every": 1},
     "stopped": {},
 }
 
@@ -107,7 +109,7 @@ def test_two_processes_train_the_adapter_of_one_with_the_doubled_batch(
     name: str,
 ) -> None:
     config = new_config(**LENGTH, batch_size=2, **CHANGES[name])
-    alone = train(config, phantoms, texts, tmp_path / "one", seed=3)
+    alone = train(config, phantoms, texts, tmp_path / "one", seed=3, validation_set=phantoms)
     for file in sorted(alone.glob("*/adapter_model.safetensors")):
         ours = load_file(file)
         theirs = load_file(of_two / name / "adapter" / file.parent.name / file.name)

@@ -55,7 +55,8 @@ for name, settings in json.loads(configs).items():
             assert stopped.step == 2, stopped.step
         else:
             raise AssertionError("did not stop")
-    train(config, dataset, texts, run, seed=3, resume=name in ("stopped", "killed"), on_event=told)
+    resume = name in ("stopped", "killed")
+    train(config, dataset, texts, run, seed=3, resume=resume, validation_set=dataset, on_event=told)
 
 rank = torch.distributed.get_rank()
 for family in ("pixart", "sd"):
@@ -82,6 +83,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "pixart-last-block": ("pixart", {"hldf": HLDF, "adapter": LAST_BLOCK | {"dora": "both"}}),
     "live": ("pixart", {"cache": False}),
+    "selected": ("pixart", {"selection": "validation-loss", "validate_every": 2, "adapter": LAST_BLOCK}),
     "sd": ("sd", {"gradient_checkpointing": False, "accumulation": 2}),
     "sd-text": ("sd", {"gradient_checkpointing": True, "hldf": HLDF, "adapter": {"text_encoder": True}}),
     "sdxl-last-block": ("sdxl", {"adapter": LAST_BLOCK}),
