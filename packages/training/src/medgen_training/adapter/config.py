@@ -55,8 +55,8 @@ class AdapterTrainConfig(BaseModel):
         cache: Encode images, and prompts as far up as their encoder is frozen, once before the first step.
         gradient_checkpointing: Compute activations twice to keep fewer; auto: when memory asks for it, and with
             `shard_base`.
-        compile_blocks: Compile every block of the denoiser, which takes a minute before the first step; on a CPU
-            it needs a C++ compiler, on a GPU Triton.
+        compile_blocks: Compile every block of the denoiser, which takes up to minutes before the first step; on a
+            CPU it needs a C++ compiler, on a GPU Triton.
         shard_base: Share the frozen weights of the denoiser, and of text encoders that run at every step, out over
             the processes (FSDP), which gather a block's when it runs: for a base that one device cannot hold, at
             the price of sending all weights at every pass. One process is refused.
